@@ -55,7 +55,7 @@ pub use ops::padded_attention::{padded_attention, untracked_attention};
 pub use ops::residual::residual;
 pub use ops::rms_norm::rms_norm;
 pub use ops::softmax::masked_softmax;
-pub use ops::update::{adamw_steps, first_control, joined, step_control, sums_of_squares};
+pub use ops::update::{adamw_on_host, adamw_steps, first_control, joined, step_control, sums_of_squares};
 pub use packed::attention::packed_attention;
 pub use packed::layers::{PackedLinear, bf16_instructions, packed_linear, packed_mlp};
 pub use portable::forms::{is_remote, with_plain_forms};

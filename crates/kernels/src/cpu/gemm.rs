@@ -25,14 +25,34 @@ impl<'a> Matrix<'a> {
         self.rows
     }
 
+    #[inline(always)]
     pub fn num_cols(&self) -> usize {
         self.cols
     }
 
-    /// One row of a matrix that is not transposed.
+    /// One row of a matrix that is not transposed in memory.
     #[inline(always)]
     pub fn row(&self, row: usize) -> &'a [f32] {
         &self.values[row * self.row_stride..][..self.cols]
+    }
+
+    /// Whether the values of a row follow each other.
+    pub fn is_row_major(&self) -> bool {
+        self.col_stride == 1
+    }
+
+    /// The values from the first on, those between and after its rows included.
+    pub fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    pub fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// The first value of a matrix that is not empty.
+    pub fn first(&self) -> f32 {
+        self.values[0]
     }
 
     /// Rows `first..first + count`.

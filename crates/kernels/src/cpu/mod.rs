@@ -6,6 +6,7 @@
 //! - `autograd`: wraps a forward and a backward function over slices as one node of Burn's graph.
 //! - `bf16`: matrix products of factors in bf16, on processors with instructions for them.
 //! - `gemm`: matrix products over slices behind bounds-checked views.
+//! - `product`: products with a factor that is packed once, such as a weight.
 //! - `simd`: elementary functions and reductions that the compiler vectorises, and run-time dispatch to AVX-512,
 //!   AVX2, NEON.
 //! - `uninit`: output buffers that are filled in parallel without being zeroed first.
@@ -19,6 +20,8 @@ pub(crate) mod chunks;
 #[cfg(feature = "flex")]
 pub(crate) mod gemm;
 pub(crate) mod malloc;
+#[cfg(feature = "flex")]
+pub(crate) mod product;
 #[cfg(feature = "flex")]
 pub(crate) mod simd;
 #[cfg(feature = "flex")]

@@ -9,6 +9,9 @@ use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
 /// Memory that is not initialised yet.
 pub(crate) type Uninit = [MaybeUninit<f32>];
 
+/// Values in a cache line, which is also the widest vector.
+const LINE: usize = 16;
+
 /// Fills a `[rows, cols]` buffer in parallel, [`CHUNK_ROWS`] rows per task.
 ///
 /// `fill` gets the index of its first row and the memory of its rows, and returns the same memory initialised.
@@ -32,19 +35,62 @@ where
 /// # Panics
 ///
 /// If `fill` returns other memory than it got, `ends` do not ascend, or a buffer is larger than memory can be.
-#[expect(unsafe_code, reason = "sets the length to what has been written")]
 pub(crate) fn par_groups<const N: usize, F>(ends: &[usize], cols: [usize; N], fill: F) -> [Vec<f32>; N]
+where
+    F: for<'a> Fn(usize, [&'a mut Uninit; N]) -> [&'a mut [f32]; N] + Sync,
+{
+    par_buffers(ends, cols, [false; N], fill).map(|buffer| buffer.values)
+}
+
+/// Values that may start at a cache line.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    values: Vec<f32>,
+    /// Index of the first value: what is before only fills up a cache line.
+    start: usize,
+}
+
+impl Buffer {
+    pub fn get(&self) -> &[f32] {
+        &self.values[self.start..]
+    }
+
+    /// Without a copy.
+    ///
+    /// # Panics
+    ///
+    /// If the buffer was aligned.
+    pub fn into_vec(self) -> Vec<f32> {
+        assert_eq!(self.start, 0, "the values of an aligned buffer start within its memory");
+        self.values
+    }
+}
+
+/// As [`par_groups`]. Buffers that are `aligned` start at a cache line, so that no vector of them crosses one.
+#[expect(unsafe_code, reason = "sets the length to what has been written")]
+pub(crate) fn par_buffers<const N: usize, F>(
+    ends: &[usize],
+    cols: [usize; N],
+    aligned: [bool; N],
+    fill: F,
+) -> [Buffer; N]
 where
     F: for<'a> Fn(usize, [&'a mut Uninit; N]) -> [&'a mut [f32]; N] + Sync,
 {
     assert!(ends.is_sorted(), "the ends of the groups do not ascend");
     let rows = ends.last().copied().unwrap_or(0);
-    let counts = cols.map(|cols| match rows.checked_mul(cols) {
+    let counts = cols.map(|cols| match rows.checked_mul(cols).filter(|count| count.checked_add(LINE).is_some()) {
         Some(count) => count,
         None => panic!("a buffer of {rows} rows and {cols} columns is too large"),
     });
-    let mut outputs = counts.map(Vec::with_capacity);
-    let mut rest = outputs.each_mut().map(Vec::spare_capacity_mut);
+    let mut buffers = std::array::from_fn(|n| {
+        let mut values: Vec<f32> = Vec::with_capacity(counts[n] + if aligned[n] { LINE - 1 } else { 0 });
+        if aligned[n] {
+            values.resize(values.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE - 1), 0.0);
+        }
+        Buffer { start: values.len(), values }
+    });
+    let mut rest = buffers.each_mut().map(|buffer| buffer.values.spare_capacity_mut());
     let mut groups = Vec::with_capacity(ends.len());
     let mut start = 0;
     for &end in ends {
@@ -63,12 +109,12 @@ where
         let filled = fill(first, unfilled).map(|values| place(values.as_ptr().addr(), values.len()));
         assert!(filled == places, "a task must return the memory that it was given");
     });
-    for (values, count) in outputs.iter_mut().zip(counts) {
-        // SAFETY: the ends ascend to `rows`, so the groups follow each other and cover the first `count` slots; each
-        // came back as initialised memory.
-        unsafe { values.set_len(count) };
+    for (buffer, count) in buffers.iter_mut().zip(counts) {
+        // SAFETY: the ends ascend to `rows`, so the groups follow each other and cover the first `count` slots after
+        // those that are initialised already; each came back as initialised memory.
+        unsafe { buffer.values.set_len(buffer.start + count) };
     }
-    outputs
+    buffers
 }
 
 /// Sets element `i` to `value(i)`.
@@ -87,11 +133,6 @@ pub(crate) fn write_copy<'a>(out: &'a mut Uninit, values: &[f32]) -> &'a mut [f3
     out.write_copy_of_slice(values)
 }
 
-/// Sets every row to `row`.
-pub(crate) fn write_repeated<'a>(out: &'a mut Uninit, row: &[f32]) -> &'a mut [f32] {
-    write_rows(out, row.len(), || row)
-}
-
 /// Sets each row of `width` values to the result of a call to `next_row`.
 ///
 /// # Panics
@@ -108,6 +149,49 @@ pub(crate) fn write_rows<'a, 'r>(
         slots.write_copy_of_slice(next_row());
     }
     // SAFETY: `out` is whole rows, and the loop has written each: a row of another length panics.
+    unsafe { out.assume_init_mut() }
+}
+
+/// Sets each chunk of `N` values to the result of a call, which gets its index.
+///
+/// # Panics
+///
+/// If `out` ends within a chunk.
+#[expect(unsafe_code, reason = "every value is written first")]
+#[inline(always)]
+pub(crate) fn write_chunks<const N: usize>(out: &mut Uninit, mut chunk: impl FnMut(usize) -> [f32; N]) -> &mut [f32] {
+    let (chunks, rest) = out.as_chunks_mut::<N>();
+    assert!(rest.is_empty(), "the output ends within a chunk");
+    for (n, slots) in chunks.iter_mut().enumerate() {
+        *slots = chunk(n).map(MaybeUninit::new);
+    }
+    // SAFETY: `out` is whole chunks, and the loop has written each.
+    unsafe { out.assume_init_mut() }
+}
+
+/// Fills each part of `size` values by a call, which gets the next of `inputs` and returns the part initialised.
+///
+/// # Panics
+///
+/// If there are not as many inputs as parts, `out` ends within a part, or `fill` returns other memory than it got.
+#[expect(unsafe_code, reason = "every part is filled first")]
+pub(crate) fn write_parts<T>(
+    out: &mut Uninit,
+    size: usize,
+    inputs: impl ExactSizeIterator<Item = T>,
+    fill: impl for<'a> Fn(T, &'a mut Uninit) -> &'a mut [f32],
+) -> &mut [f32] {
+    assert_eq!(Some(out.len()), size.checked_mul(inputs.len()), "the parts of an output are not as many as its inputs");
+    let mut rest = &mut *out;
+    for input in inputs {
+        let (part, others) = rest.split_at_mut(size);
+        let place = (part.as_ptr().addr(), part.len());
+        let filled = fill(input, part);
+        assert!((filled.as_ptr().addr(), filled.len()) == place, "a part must be returned as it was given");
+        rest = others;
+    }
+    assert!(rest.is_empty(), "fewer inputs than there were said to be");
+    // SAFETY: the parts follow each other up to the end, and each came back as initialised memory.
     unsafe { out.assume_init_mut() }
 }
 
@@ -146,7 +230,7 @@ mod tests {
 
     #[test]
     fn rows_and_copies_write_every_value() {
-        assert_eq!(par_rows(3, 2, |_, out| write_repeated(out, &[1.0, 2.0])), [1.0, 2.0, 1.0, 2.0, 1.0, 2.0]);
+        assert_eq!(par_rows(3, 2, |_, out| write_rows(out, 2, || &[1.0, 2.0])), [1.0, 2.0, 1.0, 2.0, 1.0, 2.0]);
         assert_eq!(par_rows(2, 2, |_, out| write_copy(out, &[1.0, 2.0, 3.0, 4.0])), [1.0, 2.0, 3.0, 4.0]);
         let mut scratch = Scratch::new(4);
         assert_eq!(write(scratch.uninit(3), |i| i as f32), [0.0, 1.0, 2.0]);

@@ -156,13 +156,15 @@ pub(crate) mod fused {
     use rayon::prelude::*;
 
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
-    use crate::cpu::chunks::chunk_ends;
-    use crate::cpu::gemm::{Matrix, matmul, matmul_add};
+    use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
+    use crate::cpu::gemm::Matrix;
+    use crate::cpu::product::blocked::{Blocks, blocked_cols, pack_block};
+    use crate::cpu::product::output::Plus;
+    use crate::cpu::product::panels::Panels;
+    use crate::cpu::product::row_sums::row_sums;
+    use crate::cpu::product::rows::{Layout, Rows, product};
     use crate::cpu::simd::vectorised;
-    use crate::cpu::uninit::{Uninit, par_groups, par_rows, write_repeated};
-
-    /// Rows per task of a weight's gradient: few enough to keep many cores busy, enough for a product at full speed.
-    const WEIGHT_ROWS: usize = 96;
+    use crate::cpu::uninit::{par_buffers, par_rows, write_parts};
 
     /// Columns per task of a column sum: whole cache lines.
     const SUM_COLUMNS: usize = 64;
@@ -222,75 +224,77 @@ pub(crate) mod fused {
         let forward = |values: &[Values; I], _| {
             let x = Matrix::new(values[0].get(), input);
             let weights = &values[1..=count];
-            let stride = count * output;
+            let panels = Panels::beside(&matrices(weights, output));
             let bias = concat_biases(&values[1 + count..], with_bias, output);
+            let plus = if with_bias.contains(&true) { Plus::Row(&bias) } else { Plus::Nothing };
+            let stride = count * output;
             let out = par_rows(rows, stride, |first, out| {
-                let x = x.rows(first, out.len() / stride);
-                if let [weight] = weights {
-                    return affine(x, weight.get(), with_bias[0].then_some(&bias), out);
-                }
-                let out = write_repeated(out, &bias);
-                for (n, weight) in weights.iter().enumerate() {
-                    matmul_add(x, Matrix::new(weight.get(), output), &mut out[n * output..], stride);
-                }
-                out
+                product(Rows::Plain(x.rows(first, out.len() / stride)), &panels, plus, Layout::Plain, out)
             });
             let saved = Saved { x: values[0].clone(), weights: weights.to_vec(), input, output };
-            (flex_tensor(out, [rows, count * output]), saved)
+            (flex_tensor(out, [rows, stride]), saved)
         };
         Some(custom_op(inputs, forward, |saved, gradient, needed| backward(&saved, &gradient, needed)))
     }
 
-    /// `x W + b` on this thread: each row starts as the bias, and the product is added.
-    pub fn affine<'a>(x: Matrix<'_>, weight: &[f32], bias: Option<&[f32]>, out: &'a mut Uninit) -> &'a mut [f32] {
-        let width = out.len() / x.num_rows().max(1);
-        let weight = Matrix::new(weight, width);
-        match bias {
-            Some(bias) => {
-                let out = write_repeated(out, bias);
-                matmul_add(x, weight, out, width);
-                out
-            }
-            None => matmul(x, weight, out),
-        }
+    /// Weights `[in, out]`.
+    fn matrices(weights: &[Values], output: usize) -> Vec<Matrix<'_>> {
+        weights.iter().map(|weight| Matrix::new(weight.get(), output)).collect()
     }
 
     fn backward<const I: usize>(saved: &Saved, gradient: &Values, needed: [bool; I]) -> [Option<FlexTensor>; I] {
         let Saved { x, weights, input, output } = saved;
         let (input, output, count) = (*input, *output, weights.len());
         let stride = count * output;
-        let gradient = Matrix::new(gradient.get(), stride);
+        let (x, gradient) = (Matrix::new(x.get(), input), Matrix::new(gradient.get(), stride));
         let rows = gradient.num_rows();
-        let of_layer = |n: usize| gradient.cols(n * output, output);
+        let panels = needed[0].then(|| {
+            let transposed: Vec<Matrix<'_>> = matrices(weights, output).into_iter().map(Matrix::t).collect();
+            Panels::below(&transposed)
+        });
+        let weights_needed = needed[1..=count].contains(&true);
+        // One pass over the rows: the gradient of `x`, and both factors of the weights' gradients, blocked.
+        let [left_cols, right_cols] = [input, output].map(blocked_cols);
+        let cols = [cols_if(needed[0], input), cols_if(weights_needed, left_cols)];
+        let cols = [cols[0], cols[1], cols_if(weights_needed, count * right_cols)];
+        let ends = chunk_ends(rows, CHUNK_ROWS);
+        let [of_x, left, right] = par_buffers(&ends, cols, [false, true, true], |first, out| {
+            let [of_x, left, right] = out;
+            let chunk = CHUNK_ROWS.min(rows - first);
+            let (x, gradient) = (x.rows(first, chunk), gradient.rows(first, chunk));
+            let mut filled: [&mut [f32]; 3] = Default::default();
+            if let Some(panels) = &panels {
+                filled[0] = product(Rows::Plain(gradient), panels, Plus::Nothing, Layout::Plain, of_x);
+            }
+            if weights_needed {
+                filled[1] = pack_block(x, left);
+                let each = (0..count).map(|n| gradient.cols(n * output, output));
+                filled[2] = write_parts(right, chunk * right_cols, each, pack_block);
+            }
+            filled
+        });
+        let mut of_weights: Vec<Vec<f32>> = (0..if weights_needed { count } else { 0 })
+            .map(|n| {
+                let left = Blocks::new(left.get(), rows, input, [0, 1]);
+                row_sums(left, Blocks::new(right.get(), rows, output, [n, count]))
+            })
+            .collect();
+        let mut of_x = Some(of_x.into_vec());
         // Inputs: `x`, then all weights, then all biases.
         std::array::from_fn(|position| match position {
             _ if !needed[position] => None,
-            0 => {
-                let values = par_rows(rows, input, |first, out| {
-                    let out_rows = out.len() / input;
-                    let chunk = |n| of_layer(n).rows(first, out_rows);
-                    let weight = |n: usize| Matrix::new(weights[n].get(), output).t();
-                    let out = matmul(chunk(0), weight(0), out);
-                    (1..count).for_each(|n| matmul_add(chunk(n), weight(n), out, input));
-                    out
-                });
-                Some(flex_tensor(values, [rows, input]))
+            0 => of_x.take().map(|values| flex_tensor(values, [rows, input])),
+            _ if position <= count => Some(flex_tensor(std::mem::take(&mut of_weights[position - 1]), [input, output])),
+            _ => {
+                let first = (position - 1 - count) * output;
+                Some(flex_tensor(column_sums(gradient.cols(first, output)), [output]))
             }
-            _ if position <= count => {
-                let values = weight_gradient(Matrix::new(x.get(), input), of_layer(position - 1));
-                Some(flex_tensor(values, [input, output]))
-            }
-            _ => Some(flex_tensor(column_sums(of_layer(position - 1 - count)), [output])),
         })
     }
 
-    /// `x^T gradient`, `[in, out]`, of `x` `[rows, in]` and `gradient` `[rows, out]`.
-    pub fn weight_gradient(x: Matrix<'_>, gradient: Matrix<'_>) -> Vec<f32> {
-        let (input, output) = (x.num_cols(), gradient.num_cols());
-        let [values] = par_groups(&chunk_ends(input, WEIGHT_ROWS), [output], |first, [out]| {
-            [matmul(x.cols(first, out.len() / output).t(), gradient, out)]
-        });
-        values
+    /// The number of columns of something that may not be needed.
+    pub fn cols_if(needed: bool, cols: usize) -> usize {
+        if needed { cols } else { 0 }
     }
 
     vectorised! {

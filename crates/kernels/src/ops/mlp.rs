@@ -33,10 +33,15 @@ mod fused {
     use super::LinearWeights;
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
     use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
-    use crate::cpu::gemm::{Matrix, matmul};
-    use crate::cpu::uninit::{Scratch, Uninit, par_groups, par_rows};
+    use crate::cpu::gemm::Matrix;
+    use crate::cpu::product::blocked::{Block, Blocks, blocked_cols, pack_block};
+    use crate::cpu::product::output::Plus;
+    use crate::cpu::product::panels::Panels;
+    use crate::cpu::product::row_sums::row_sums;
+    use crate::cpu::product::rows::{Layout, Rows, product};
+    use crate::cpu::uninit::{Buffer, Scratch, Uninit, par_buffers, par_groups, par_rows};
     use crate::ops::activation::Activation;
-    use crate::ops::linear::fused::{affine, assert_bias_shapes, column_sums, weight_gradient};
+    use crate::ops::linear::fused::{assert_bias_shapes, cols_if, column_sums};
 
     pub fn mlp(x: &Tensor<2>, up: &LinearWeights, activation: Activation, down: &LinearWeights) -> Option<Tensor<2>> {
         let inputs = [
@@ -79,8 +84,8 @@ mod fused {
         x: Values,
         up: Values,
         down: Values,
-        /// `[rows, hidden]`, the input of the activation.
-        hidden: Values,
+        /// `[rows, hidden]` in blocks, the input of the activation.
+        before: Values,
     }
 
     impl Shape {
@@ -93,27 +98,29 @@ mod fused {
             let Self { rows, input, hidden, output, .. } = self;
             let layers = Layers {
                 x: Matrix::new(x.get(), input),
-                up: up.get(),
-                up_bias: self.up_has_bias.then(|| up_bias.get()),
-                down: down.get(),
-                down_bias: self.down_has_bias.then(|| down_bias.get()),
+                up: Panels::beside(&[Matrix::new(up.get(), hidden)]),
+                up_bias: if self.up_has_bias { Plus::Row(up_bias.get()) } else { Plus::Nothing },
+                down: Panels::beside(&[Matrix::new(down.get(), output)]),
+                down_bias: if self.down_has_bias { Plus::Row(down_bias.get()) } else { Plus::Nothing },
                 activation: self.activation,
             };
+            let width = blocked_cols(hidden);
             if !tracked {
                 let values = par_rows(rows, output, |first, out| {
                     let count = out.len() / output;
-                    let mut scratch = Scratch::new(CHUNK_ROWS * hidden);
-                    layers.down(layers.up(first, count, scratch.uninit(count * hidden)), hidden, out)
+                    let mut scratch = Scratch::new(count * width);
+                    layers.down(layers.up(first, count, scratch.uninit(count * width)), count, out)
                 });
                 return (flex_tensor(values, [rows, output]), None);
             }
             let ends = chunk_ends(rows, CHUNK_ROWS);
-            let [values, hidden_values] = par_groups(&ends, [output, hidden], |first, [out, hidden_out]| {
-                let hidden_out = layers.up(first, out.len() / output, hidden_out);
-                [layers.down(hidden_out, hidden, out), hidden_out]
+            let [values, before] = par_groups(&ends, [output, width], |first, [out, before]| {
+                let count = before.len() / width;
+                let before = layers.up(first, count, before);
+                [layers.down(before, count, out), before]
             });
-            let hidden = Values::from(flex_tensor(hidden_values, [rows, hidden]));
-            let saved = Saved { shape: self, x: x.clone(), up: up.clone(), down: down.clone(), hidden };
+            let before = Values::from(flex_tensor(before, [rows, width]));
+            let saved = Saved { shape: self, x: x.clone(), up: up.clone(), down: down.clone(), before };
             (flex_tensor(values, [rows, output]), Some(saved))
         }
     }
@@ -121,60 +128,93 @@ mod fused {
     /// The parameters and the input of both layers.
     struct Layers<'a> {
         x: Matrix<'a>,
-        up: &'a [f32],
-        up_bias: Option<&'a [f32]>,
-        down: &'a [f32],
-        down_bias: Option<&'a [f32]>,
+        up: Panels,
+        up_bias: Plus<'a>,
+        down: Panels,
+        down_bias: Plus<'a>,
         activation: Activation,
     }
 
     impl Layers<'_> {
-        /// The inputs of the activation, `[count, hidden]`, of rows `first..first + count`.
+        /// The block of inputs of the activation, `[count, hidden]`, of rows `first..first + count`.
         fn up<'a>(&self, first: usize, count: usize, out: &'a mut Uninit) -> &'a mut [f32] {
-            affine(self.x.rows(first, count), self.up, self.up_bias, out)
+            product(Rows::Plain(self.x.rows(first, count)), &self.up, self.up_bias, Layout::Blocked, out)
         }
 
-        /// The outputs, `[count, output]`, of what [`Layers::up`] returned, `[count, width]`.
-        fn down<'a>(&self, hidden: &[f32], width: usize, out: &'a mut Uninit) -> &'a mut [f32] {
-            let mut scratch = Scratch::new(hidden.len());
-            let active = self.activation.map(scratch.uninit(hidden.len()), hidden);
-            affine(Matrix::new(active, width), self.down, self.down_bias, out)
+        /// The outputs, `[count, output]`, of what [`Layers::up`] returned.
+        fn down<'a>(&self, before: &[f32], count: usize, out: &'a mut Uninit) -> &'a mut [f32] {
+            let mut scratch = Scratch::new(before.len());
+            let active = self.activation.map(scratch.uninit(before.len()), before);
+            let active = Rows::Blocked(Block::new(active, count, self.down.depth()));
+            product(active, &self.down, self.down_bias, Layout::Plain, out)
         }
     }
 
     fn backward(saved: Option<Saved>, gradient: Values, needed: [bool; 5]) -> [Option<FlexTensor>; 5] {
-        let Some(Saved { shape, x, up, down, hidden: before }) = saved else {
+        let Some(Saved { shape, x, up, down, before }) = saved else {
             unreachable!("`custom_op` runs the backward function only after a tracked forward function, which saves")
         };
         let Shape { rows, input, hidden, output, activation, .. } = shape;
-        let gradient = Matrix::new(gradient.get(), output);
-        let (up, down) = (Matrix::new(up.get(), hidden).t(), Matrix::new(down.get(), output).t());
-        let cols_if = |wanted: bool, cols: usize| if wanted { cols } else { 0 };
-        // One pass over the rows: the gradients of `x` and of the hidden values, and the activations once more.
-        let cols = [cols_if(needed[0], input), hidden, cols_if(needed[3], hidden)];
+        let (x, gradient) = (Matrix::new(x.get(), input), Matrix::new(gradient.get(), output));
+        let [_, up_needed, up_bias_needed, down_needed, _] = needed;
+        let hidden_needed = needed[0] || up_needed || up_bias_needed;
+        let packed = |matrix: Matrix<'_>| Panels::below(&[matrix.t()]);
+        let down = hidden_needed.then(|| packed(Matrix::new(down.get(), output)));
+        let up = needed[0].then(|| packed(Matrix::new(up.get(), hidden)));
+        // One pass over the rows: the gradient of `x`, and both factors of the weights' gradients, blocked. The factors
+        // of `up` are `x` and the gradient of the hidden values, those of `down` the activations and `gradient`.
+        let width = blocked_cols(hidden);
+        let cols = [
+            cols_if(needed[0], input),
+            cols_if(up_needed, blocked_cols(input)),
+            cols_if(hidden_needed, width),
+            cols_if(down_needed, width),
+            cols_if(down_needed, blocked_cols(output)),
+        ];
         let ends = chunk_ends(rows, CHUNK_ROWS);
-        let [x_gradient, hidden_gradient, active] =
-            par_groups(&ends, cols, |first, [x_out, hidden_out, active_out]| {
-                let count = hidden_out.len() / hidden;
-                let before = &before.get()[first * hidden..][..hidden_out.len()];
-                let inner = matmul(gradient.rows(first, count), down, hidden_out);
+        let aligned = [false, true, true, true, true];
+        let [of_x, up_left, up_right, down_left, down_right] = par_buffers(&ends, cols, aligned, |first, out| {
+            let [of_x, up_left, up_right, down_left, down_right] = out;
+            let count = CHUNK_ROWS.min(rows - first);
+            let before = &before.get()[first * width..][..count * width];
+            let gradient = gradient.rows(first, count);
+            let mut filled: [&mut [f32]; 5] = Default::default();
+            if let Some(down) = &down {
+                let inner = product(Rows::Plain(gradient), down, Plus::Nothing, Layout::Blocked, up_right);
                 activation.multiply_slope(inner, before);
-                let x_out: &mut Uninit = x_out;
-                let x_out = if needed[0] { matmul(Matrix::new(inner, hidden), up, x_out) } else { Default::default() };
-                let active_out: &mut Uninit = active_out;
-                let active_out = if needed[3] { activation.map(active_out, before) } else { Default::default() };
-                [x_out, inner, active_out]
-            });
-        let hidden_gradient = Matrix::new(&hidden_gradient, hidden);
-        let up_gradient =
-            || flex_tensor(weight_gradient(Matrix::new(x.get(), input), hidden_gradient), [input, hidden]);
-        let down_gradient = || flex_tensor(weight_gradient(Matrix::new(&active, hidden), gradient), [hidden, output]);
+                if let Some(up) = &up {
+                    let inner = Rows::Blocked(Block::new(inner, count, hidden));
+                    filled[0] = product(inner, up, Plus::Nothing, Layout::Plain, of_x);
+                }
+                if up_needed {
+                    filled[1] = pack_block(x.rows(first, count), up_left);
+                }
+                filled[2] = inner;
+            }
+            if down_needed {
+                filled[3] = activation.map(down_left, before);
+                filled[4] = pack_block(gradient, down_right);
+            }
+            filled
+        });
+        let up_gradient = || {
+            let values = row_sums(blocks_of(&up_left, rows, input), blocks_of(&up_right, rows, hidden));
+            flex_tensor(values, [input, hidden])
+        };
+        let down_gradient = || {
+            let values = row_sums(blocks_of(&down_left, rows, hidden), blocks_of(&down_right, rows, output));
+            flex_tensor(values, [hidden, output])
+        };
         [
-            needed[0].then(|| flex_tensor(x_gradient, [rows, input])),
+            needed[0].then(|| flex_tensor(of_x.into_vec(), [rows, input])),
             needed[1].then(up_gradient),
-            needed[2].then(|| flex_tensor(column_sums(hidden_gradient), [hidden])),
+            needed[2].then(|| flex_tensor(blocks_of(&up_right, rows, hidden).column_sums(), [hidden])),
             needed[3].then(down_gradient),
             needed[4].then(|| flex_tensor(column_sums(gradient), [output])),
         ]
+    }
+
+    fn blocks_of(buffer: &Buffer, rows: usize, cols: usize) -> Blocks<'_> {
+        Blocks::new(buffer.get(), rows, cols, [0, 1])
     }
 }

@@ -1,4 +1,4 @@
-//! What the step of an optimiser computes of many parameters, on devices with kernels for it.
+//! What the step of an optimiser computes of many parameters on devices with kernels for it, and of a slice on the host.
 
 use burn::tensor::{Device, Tensor};
 
@@ -20,6 +20,49 @@ pub fn adamw_steps(
     }
     let _ = (parameters, control, step);
     None
+}
+
+/// A step of AdamW over slices of a parameter, its gradient, which is multiplied by `clip` first, and both moments, on
+/// this thread. The bits are the same with and without vector instructions.
+pub fn adamw_on_host(values: &mut [f32], gradient: &[f32], moments: [&mut [f32]; 2], step: AdamWStep, clip: f64) {
+    #[cfg(feature = "flex")]
+    fused::adamw(values, gradient, moments, step, clip);
+    #[cfg(not(feature = "flex"))]
+    adamw_each(values, gradient, moments, step, clip);
+}
+
+#[inline(always)]
+fn adamw_each(values: &mut [f32], gradient: &[f32], moments: [&mut [f32]; 2], step: AdamWStep, clip: f64) {
+    let [beta1, beta2] = step.betas.map(|beta| beta as f32);
+    let (rest1, rest2) = ((1.0 - step.betas[0]) as f32, (1.0 - step.betas[1]) as f32);
+    let (clip, decay_factor, rate) = (clip as f32, step.decay_factor as f32, step.rate as f32);
+    let (root, epsilon) = (step.second_root as f32, step.epsilon as f32);
+    let [first, second] = moments;
+    let parameters = values.iter_mut().zip(gradient).zip(first.iter_mut().zip(second));
+    for ((value, gradient), (first, second)) in parameters {
+        let gradient = gradient * clip;
+        *first = beta1 * *first + rest1 * gradient;
+        *second = beta2 * *second + rest2 * gradient * gradient;
+        *value = *value * decay_factor - rate * *first / (second.sqrt() / root + epsilon);
+    }
+}
+
+#[cfg(feature = "flex")]
+mod fused {
+    use super::{AdamWStep, adamw_each};
+    use crate::cpu::simd::vectorised;
+
+    vectorised! {
+        pub fn adamw(
+            values: &'a mut [f32],
+            gradient: &'a [f32],
+            moments: [&'a mut [f32]; 2],
+            step: AdamWStep,
+            clip: f64,
+        ) {
+            adamw_each(values, gradient, moments, step, clip);
+        }
+    }
 }
 
 /// The values of one flat tensor after the other, outside of the graph.

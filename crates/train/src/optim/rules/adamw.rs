@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov and Hutter, arXiv:1711.05101, alg. 2).
 
 use burn::tensor::Tensor;
-use dualenc_kernels::{AdamWStep, CHUNK, DeviceParameter, adamw_steps};
+use dualenc_kernels::{AdamWStep, CHUNK, DeviceParameter, adamw_on_host, adamw_steps};
 use rayon::prelude::*;
 
 use crate::error::TrainError;
@@ -133,20 +133,11 @@ impl Formula {
 
     /// One fused pass over the four arrays.
     fn on_host(&self, values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
-        let [beta1, beta2] = self.betas.map(|beta| beta as f32);
-        let (rest1, rest2) = ((1.0 - self.betas[0]) as f32, (1.0 - self.betas[1]) as f32);
-        let (clip, decay_factor, rate) = (self.clip as f32, self.decay_factor as f32, self.rate as f32);
-        let (root, epsilon) = (self.second_root as f32, self.epsilon as f32);
+        let step = self.step();
         let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
         let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
         chunks.zip(moments).for_each(|((values, gradient), (first, second))| {
-            let parameters = values.iter_mut().zip(gradient).zip(first.iter_mut().zip(second));
-            for ((value, gradient), (first, second)) in parameters {
-                let gradient = gradient * clip;
-                *first = beta1 * *first + rest1 * gradient;
-                *second = beta2 * *second + rest2 * gradient * gradient;
-                *value = *value * decay_factor - rate * *first / (second.sqrt() / root + epsilon);
-            }
+            adamw_on_host(values, gradient, [first, second], step, self.clip);
         });
     }
 

@@ -1,0 +1,114 @@
+//! Rows of a batch in blocks of [`CHUNK_ROWS`] rows. A block is cut into panels of [`PANEL`] columns, `[rows, PANEL]`
+//! each, so that a product can read its rows and a sum over rows its columns without packing them.
+
+use rayon::prelude::*;
+
+use crate::cpu::chunks::CHUNK_ROWS;
+use crate::cpu::gemm::Matrix;
+use crate::cpu::product::tile::{PANEL, Slice};
+use crate::cpu::simd::vectorised;
+use crate::cpu::uninit::{Uninit, write_chunks};
+
+/// Values per row of `cols` columns, those that fill up the last panel included.
+pub(crate) fn blocked_cols(cols: usize) -> usize {
+    cols.next_multiple_of(PANEL)
+}
+
+/// Packs the rows of `x`, at most [`CHUNK_ROWS`], to a block; values after the last column are 0.
+pub(crate) fn pack_block<'o>(x: Matrix<'_>, out: &'o mut Uninit) -> &'o mut [f32] {
+    let (rows, cols) = (x.num_rows(), x.num_cols());
+    let (mut row, mut first) = (0, 0);
+    write_chunks::<PANEL>(out, |_| {
+        if row == rows {
+            (row, first) = (0, first + PANEL);
+        }
+        let values = &x.row(row)[first.min(cols)..];
+        row += 1;
+        match values.first_chunk::<PANEL>() {
+            Some(whole) => *whole,
+            None => std::array::from_fn(|n| values.get(n).copied().unwrap_or(0.0)),
+        }
+    })
+}
+
+/// A block of rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Block<'a> {
+    values: &'a [f32],
+    pub rows: usize,
+    pub cols: usize,
+}
+
+impl<'a> Block<'a> {
+    pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(Some(values.len()), rows.checked_mul(blocked_cols(cols)), "size of a block");
+        Self { values, rows, cols }
+    }
+
+    /// The columns of one panel.
+    pub fn panel(&self, panel: usize) -> &'a [f32] {
+        &self.values[panel * self.rows * PANEL..][..self.rows * PANEL]
+    }
+
+    /// The rows' values in one panel, those that fill it up left out.
+    pub fn slice(&self, panel: usize) -> Slice<'a> {
+        Slice { values: self.panel(panel), stride: PANEL, depth: PANEL.min(self.cols - panel * PANEL) }
+    }
+}
+
+/// All blocks of a batch. Several matrices may be in a block, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Blocks<'a> {
+    values: &'a [f32],
+    rows: usize,
+    /// Columns of all matrices, as blocked.
+    all_cols: usize,
+    /// First panel of this matrix.
+    first: usize,
+    /// Columns of this matrix.
+    pub cols: usize,
+}
+
+impl<'a> Blocks<'a> {
+    /// The matrix `[rows, cols]` at `index` of `count` matrices of this shape.
+    pub fn new(values: &'a [f32], rows: usize, cols: usize, [index, count]: [usize; 2]) -> Self {
+        let all_cols = blocked_cols(cols) * count;
+        assert_eq!(Some(values.len()), rows.checked_mul(all_cols), "size of blocked rows");
+        Self { values, rows, all_cols, first: index * (blocked_cols(cols) / PANEL), cols }
+    }
+
+    pub fn num_rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn num_blocks(&self) -> usize {
+        self.rows.div_ceil(CHUNK_ROWS)
+    }
+
+    /// The sums of all columns.
+    pub fn column_sums(&self) -> Vec<f32> {
+        let mut sums = vec![0.0; self.cols];
+        sums.par_chunks_mut(PANEL).enumerate().for_each(|(panel, sums)| {
+            for block in 0..self.num_blocks() {
+                add_rows(sums, self.panel(block, panel));
+            }
+        });
+        sums
+    }
+
+    /// A panel of a block, `[rows, PANEL]`.
+    pub fn panel(&self, block: usize, panel: usize) -> &'a [f32] {
+        let first = block * CHUNK_ROWS;
+        let count = CHUNK_ROWS.min(self.rows - first) * PANEL;
+        &self.values[first * self.all_cols + (self.first + panel) * count..][..count]
+    }
+}
+
+vectorised! {
+    /// Adds the rows of a panel.
+    fn add_rows(sums: &'a mut [f32], panel: &'a [f32]) {
+        for row in panel.chunks_exact(PANEL) {
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        }
+    }
+}

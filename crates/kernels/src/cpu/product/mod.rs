@@ -1,0 +1,22 @@
+//! Matrix products of which one factor is packed once for all tasks, in the order that the inner loop reads it.
+//!
+//! A value of a product is one chain of multiply-adds over each block of the inner dimension, wherever its row is: rows
+//! beside it, tasks and threads do not change its bits.
+//!
+//! - `tile`: the inner loop, which keeps a few rows of sums in registers.
+//! - `prefetch`: reads ahead.
+//! - `output`: where its sums go.
+//! - `panels`: the right factor, such as a weight, packed.
+//! - `blocked`: rows of a batch in the same order, in which they can be each factor of a product.
+//! - `rows`: products of rows with a packed matrix.
+//! - `row_sums`: sums over all rows, such as the gradient of a weight.
+
+pub(crate) mod blocked;
+pub(crate) mod output;
+pub(crate) mod panels;
+mod prefetch;
+pub(crate) mod row_sums;
+pub(crate) mod rows;
+#[cfg(test)]
+mod tests;
+mod tile;

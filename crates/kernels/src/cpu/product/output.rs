@@ -1,0 +1,72 @@
+//! Where the sums of a tile go.
+
+use crate::cpu::uninit::Uninit;
+
+/// What is added to a product.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Plus<'a> {
+    Nothing,
+    /// A value for each column, such as a bias.
+    Row(&'a [f32]),
+}
+
+/// The memory of a product.
+pub(crate) enum Memory<'a> {
+    /// Is written for the first time.
+    Fresh(&'a mut Uninit, Plus<'a>),
+    /// Is added to.
+    Filled(&'a mut [f32]),
+}
+
+/// What a panel computes of a product.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// Index of its first value in the memory.
+    pub start: usize,
+    /// Distance between the starts of two rows.
+    pub stride: usize,
+    /// Index of its first column in the product.
+    pub first: usize,
+    /// Number of columns.
+    pub count: usize,
+}
+
+impl Memory<'_> {
+    /// Takes the sums of some columns of a row; `column` is the first, counted in the place. Those of columns after the
+    /// last are left out.
+    #[inline(always)]
+    pub fn store(&mut self, place: Place, row: usize, column: usize, sums: &[f32]) {
+        let Place { start, stride, first, count } = place;
+        let (at, first) = (start + row * stride + column, first + column);
+        // In two branches, so that the compiler knows the length of whole vectors.
+        if column + sums.len() <= count {
+            self.store_at(at, first, sums);
+        } else {
+            self.store_at(at, first, &sums[..count.saturating_sub(column)]);
+        }
+    }
+
+    #[inline(always)]
+    fn store_at(&mut self, at: usize, first: usize, sums: &[f32]) {
+        let range = at..at + sums.len();
+        match self {
+            Self::Filled(values) => {
+                let values = &mut values[range];
+                (0..sums.len()).for_each(|n| values[n] += sums[n]);
+            }
+            Self::Fresh(slots, Plus::Nothing) => {
+                slots[range].write_copy_of_slice(sums);
+            }
+            Self::Fresh(slots, Plus::Row(plus)) if first + sums.len() <= plus.len() => {
+                let (slots, plus) = (&mut slots[range], &plus[first..][..sums.len()]);
+                (0..sums.len()).for_each(|n| _ = slots[n].write(sums[n] + plus[n]));
+            }
+            Self::Fresh(slots, Plus::Row(plus)) => {
+                let plus = plus.get(first..).unwrap_or_default();
+                for (n, (slot, sum)) in slots[range].iter_mut().zip(sums).enumerate() {
+                    slot.write(plus.get(n).map_or(*sum, |plus| sum + plus));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Sums over all rows of a batch of the products of two columns, such as the gradient of a weight.
+
+use std::ops::Range;
+
+use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
+use crate::cpu::product::blocked::Blocks;
+use crate::cpu::product::output::{Memory, Place, Plus};
+use crate::cpu::product::tile::{DEPTH, PANEL, columns_by_panel};
+use crate::cpu::uninit::{Uninit, par_groups};
+
+/// Blocks of rows that are summed in registers from 0.
+const DEPTH_BLOCKS: usize = DEPTH / CHUNK_ROWS;
+
+/// `left^T right`, `[columns of left, columns of right]`.
+pub(crate) fn row_sums(left: Blocks<'_>, right: Blocks<'_>) -> Vec<f32> {
+    assert_eq!(left.num_rows(), right.num_rows(), "rows of both factors of sums over rows");
+    let [values] = par_groups(&chunk_ends(left.cols, PANEL), [right.cols], |first, [out]| {
+        [of_left_panel(left, right, first / PANEL, out)]
+    });
+    values
+}
+
+/// The rows of the result that a panel of `left` gives.
+#[expect(unsafe_code, reason = "the first blocks write every value of the output")]
+fn of_left_panel<'o>(left: Blocks<'_>, right: Blocks<'_>, panel: usize, out: &'o mut Uninit) -> &'o mut [f32] {
+    let rows = PANEL.min(left.cols - panel * PANEL);
+    assert_eq!(Some(out.len()), rows.checked_mul(right.cols), "size of the output of sums over rows");
+    let blocks = |first: usize| first..left.num_blocks().min(first + DEPTH_BLOCKS);
+    add_blocks(left, right, panel, blocks(0), &mut Memory::Fresh(&mut *out, Plus::Nothing));
+    // SAFETY: the panels have all columns, and each of them has written its columns of every row.
+    let out = unsafe { out.assume_init_mut() };
+    for first in (DEPTH_BLOCKS..left.num_blocks()).step_by(DEPTH_BLOCKS) {
+        add_blocks(left, right, panel, blocks(first), &mut Memory::Filled(&mut *out));
+    }
+    out
+}
+
+/// Computes the sums over some blocks of rows.
+fn add_blocks(left: Blocks<'_>, right: Blocks<'_>, left_panel: usize, blocks: Range<usize>, out: &mut Memory<'_>) {
+    let (stride, rows) = (right.cols, PANEL.min(left.cols - left_panel * PANEL));
+    for panel in 0..stride.div_ceil(PANEL) {
+        let first = panel * PANEL;
+        let place = Place { start: first, stride, first, count: PANEL.min(stride - first) };
+        let is_last = first + PANEL >= stride;
+        let next = |block| if is_last { Default::default() } else { right.panel(block, panel + 1) };
+        let factors = |block| (left.panel(block, left_panel), [right.panel(block, panel), next(block)]);
+        columns_by_panel(blocks.clone().map(factors), rows, out, place);
+    }
+}

@@ -1,0 +1,83 @@
+//! Products of rows with a packed matrix, on one thread.
+
+use crate::cpu::gemm::Matrix;
+use crate::cpu::product::blocked::{Block, blocked_cols};
+use crate::cpu::product::output::{Memory, Place, Plus};
+use crate::cpu::product::panels::Panels;
+use crate::cpu::product::tile::{DEPTH, PANEL, Slice, rows_by_panel};
+use crate::cpu::uninit::Uninit;
+
+/// The rows of a left factor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    /// Row-major.
+    Plain(Matrix<'a>),
+    Blocked(Block<'a>),
+}
+
+/// How a product lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// Row-major.
+    Plain,
+    /// As a [`Block`].
+    Blocked,
+}
+
+/// `x matrix + plus`, in memory of exactly that size.
+#[expect(unsafe_code, reason = "the first block writes every value of the output")]
+pub(crate) fn product<'o>(
+    x: Rows<'_>,
+    matrix: &Panels,
+    plus: Plus<'_>,
+    layout: Layout,
+    out: &'o mut Uninit,
+) -> &'o mut [f32] {
+    let (rows, depth) = match x {
+        Rows::Plain(x) => (x.num_rows(), x.num_cols()),
+        Rows::Blocked(x) => (x.rows, x.cols),
+    };
+    assert_eq!(depth, matrix.depth(), "inner dimensions of a product");
+    let cols = matrix.num_cols();
+    let cols = if layout == Layout::Blocked { blocked_cols(cols) } else { cols };
+    assert_eq!(Some(out.len()), rows.checked_mul(cols), "size of the output of a product");
+    add_block(x, rows, matrix, 0, layout, &mut Memory::Fresh(&mut *out, plus));
+    // SAFETY: the panels have all columns, and each of them has written its columns of every row.
+    let out = unsafe { out.assume_init_mut() };
+    for depth in (DEPTH..depth).step_by(DEPTH) {
+        add_block(x, rows, matrix, depth, layout, &mut Memory::Filled(&mut *out));
+    }
+    out
+}
+
+/// Computes the part of the products of which the inner dimension starts at `depth`.
+fn add_block(x: Rows<'_>, rows: usize, matrix: &Panels, depth: usize, layout: Layout, out: &mut Memory<'_>) {
+    let (count, cols) = (DEPTH.min(matrix.depth() - depth), matrix.num_cols());
+    for panel in 0..cols.div_ceil(PANEL) {
+        let first = panel * PANEL;
+        let place = match layout {
+            Layout::Plain => Place { start: first, stride: cols, first, count: PANEL.min(cols - first) },
+            Layout::Blocked => Place { start: first * rows, stride: PANEL, first, count: PANEL },
+        };
+        let values = matrix.panel(panel, depth, count);
+        let next = if first + PANEL < cols { matrix.panel(panel + 1, depth, count) } else { &[] };
+        // A row of a block is in as many parts as panels.
+        let mut parts = [Default::default(); DEPTH / PANEL];
+        let used = match x {
+            Rows::Plain(x) => {
+                let x = x.cols(depth, count);
+                parts[0] = (Slice { values: x.values(), stride: x.row_stride(), depth: count }, [values, next]);
+                1
+            }
+            Rows::Blocked(x) => {
+                for (n, part) in parts.iter_mut().enumerate().take(count.div_ceil(PANEL)) {
+                    let slice = x.slice(depth / PANEL + n);
+                    let range = n * PANEL * PANEL..(n * PANEL + slice.depth) * PANEL;
+                    *part = (slice, [&values[range.clone()], next.get(range).unwrap_or_default()]);
+                }
+                count.div_ceil(PANEL)
+            }
+        };
+        rows_by_panel(&parts[..used], rows, out, place);
+    }
+}

@@ -1,0 +1,122 @@
+//! Products of packed factors are those of the `gemm` crate, whatever the sizes.
+
+use super::blocked::{Block, Blocks, blocked_cols, pack_block};
+use super::output::Plus;
+use super::panels::Panels;
+use super::row_sums::row_sums;
+use super::rows::{Layout, Rows, product};
+use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
+use crate::cpu::gemm::{Matrix, matmul};
+use crate::cpu::uninit::{Buffer, Scratch, par_buffers};
+use crate::tests::assert_close;
+
+/// Sums of up to 1300 products of numbers below 1.
+const TOLERANCE: f32 = 1e-5;
+
+fn numbers(seed: usize, count: usize) -> Vec<f32> {
+    (0..count).map(|n| ((n * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
+}
+
+fn expected(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+    let count = a.num_rows() * b.num_cols();
+    matmul(a, b, Scratch::new(count).uninit(count)).to_vec()
+}
+
+fn computed(x: Rows<'_>, rows: usize, matrix: &Panels, plus: Plus<'_>, layout: Layout) -> Vec<f32> {
+    let cols = matrix.num_cols();
+    let count = rows * if layout == Layout::Blocked { blocked_cols(cols) } else { cols };
+    product(x, matrix, plus, layout, Scratch::new(count).uninit(count)).to_vec()
+}
+
+fn blocked(x: Matrix<'_>) -> Buffer {
+    let width = blocked_cols(x.num_cols());
+    let [values] = par_buffers(&chunk_ends(x.num_rows(), CHUNK_ROWS), [width], [true], |first, [out]| {
+        [pack_block(x.rows(first, out.len() / width), out)]
+    });
+    values
+}
+
+#[test]
+fn products_are_those_of_whole_matrices() {
+    for (rows, depth, cols) in [(1, 1, 1), (5, 70, 64), (13, 600, 3), (128, 64, 130), (8, 1300, 200)] {
+        let (x, w, bias) = (numbers(1, rows * depth), numbers(2, depth * cols), numbers(3, cols));
+        let x = Matrix::new(&x, depth);
+        let w = Matrix::new(&w, cols);
+        let mut sums = expected(x, w);
+        let turned: Vec<f32> = expected(w.t(), Matrix::new(&identity(depth), depth));
+        let turned = Matrix::new(&turned, depth);
+        let block = blocked(x);
+        let forms = [
+            (Rows::Plain(x), Panels::beside(&[w])),
+            (Rows::Plain(x), Panels::below(&[turned.t()])),
+            (Rows::Blocked(Block::new(block.get(), rows, depth)), Panels::beside(&[w])),
+        ];
+        let what = format!("{rows} x {depth} x {cols}");
+        for (x, panels) in &forms {
+            assert_close(&what, TOLERANCE, &computed(*x, rows, panels, Plus::Nothing, Layout::Plain), &sums);
+        }
+        sums.chunks_exact_mut(cols).flat_map(|row| row.iter_mut().zip(&bias)).for_each(|(sum, bias)| *sum += bias);
+        for (x, panels) in &forms {
+            let plain = computed(*x, rows, panels, Plus::Row(&bias), Layout::Plain);
+            assert_close(&what, TOLERANCE, &plain, &sums);
+            let in_block = computed(*x, rows, panels, Plus::Row(&bias), Layout::Blocked);
+            assert_eq!(in_block, blocked(Matrix::new(&plain, cols)).get(), "{what}");
+        }
+    }
+}
+
+fn identity(size: usize) -> Vec<f32> {
+    (0..size * size).map(|n| if n / size == n % size { 1.0 } else { 0.0 }).collect()
+}
+
+#[test]
+fn joined_matrices_are_packed_in_order() {
+    let (x, parts) = (numbers(1, 10 * 40), [2, 3, 4].map(|seed| numbers(seed, 40 * 70)));
+    let (x, parts) = (Matrix::new(&x, 40), parts.each_ref().map(|part| Matrix::new(part, 70)));
+    let beside = computed(Rows::Plain(x), 10, &Panels::beside(&parts), Plus::Nothing, Layout::Plain);
+    let each = parts.map(|part| computed(Rows::Plain(x), 10, &Panels::beside(&[part]), Plus::Nothing, Layout::Plain));
+    for row in 0..10 {
+        let expected: Vec<f32> = each.iter().flat_map(|part| &part[row * 70..][..70]).copied().collect();
+        assert_eq!(beside[row * 210..][..210], expected);
+    }
+    let below = computed(
+        Rows::Plain(Matrix::new(&beside, 210)),
+        10,
+        &Panels::below(&parts.map(Matrix::t)),
+        Plus::Nothing,
+        Layout::Plain,
+    );
+    let mut sums = vec![0.0; 400];
+    for (part, values) in parts.iter().zip(&each) {
+        let product = expected(Matrix::new(values, 70), part.t());
+        sums.iter_mut().zip(product).for_each(|(sum, value)| *sum += value);
+    }
+    assert_close("below", TOLERANCE, &below, &sums);
+}
+
+#[test]
+fn sums_over_rows_are_those_of_whole_matrices() {
+    for (rows, left, right) in [(1, 1, 1), (7, 70, 3), (128, 64, 64), (700, 13, 130), (1300, 5, 2), (0, 3, 4)] {
+        let (x, y) = (numbers(1, rows * left), numbers(2, rows * right));
+        let (x, y) = (Matrix::new(&x, left), Matrix::new(&y, right));
+        let (of_x, of_y) = (blocked(x), blocked(y));
+        let factors = [(&of_x, left), (&of_y, right)].map(|(it, cols)| Blocks::new(it.get(), rows, cols, [0, 1]));
+        let what = format!("{rows} rows, {left} x {right}");
+        assert_close(&what, TOLERANCE, &row_sums(factors[0], factors[1]), &expected(x.t(), y));
+        let ones = vec![1.0; rows];
+        let sums = expected(Matrix::new(&ones, 1).t(), y);
+        assert_close(&what, TOLERANCE, &factors[1].column_sums(), &sums);
+    }
+}
+
+/// A row's bits depend neither on how many rows are beside it nor on where its block starts.
+#[test]
+fn bits_of_a_row_are_its_own() {
+    let (x, w) = (numbers(1, 20 * 600), numbers(2, 600 * 70));
+    let (x, panels) = (Matrix::new(&x, 600), Panels::beside(&[Matrix::new(&w, 70)]));
+    let whole = computed(Rows::Plain(x), 20, &panels, Plus::Nothing, Layout::Plain);
+    for (first, count) in [(0, 1), (3, 2), (5, 3), (1, 4), (7, 5), (2, 7), (12, 8)] {
+        let part = computed(Rows::Plain(x.rows(first, count)), count, &panels, Plus::Nothing, Layout::Plain);
+        assert_eq!(part, whole[first * 70..][..count * 70], "{count} rows from {first}");
+    }
+}

@@ -1,0 +1,222 @@
+//! The inner loop: products of a few rows with a panel, summed in registers.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::cpu::product::output::{Memory, Place};
+use crate::cpu::product::prefetch::prefetch;
+
+/// Values in a row of a panel: the four vectors of AVX-512 that six rows of sums are wide.
+pub(crate) const PANEL: usize = 64;
+
+/// Values in a cache line.
+const LINE: usize = 16;
+
+/// Rows of a tile. Six rows of sums fit the registers of AVX2 (rows of 2 vectors, 16 registers), AVX-512 and NEON (rows
+/// of 4 vectors, 32 registers) beside the factors.
+pub(crate) const TILE_ROWS: usize = 6;
+
+/// The inner dimension is cut into blocks of this many products, each summed in registers from 0.
+///
+/// A panel's block then stays in a core's L2 cache, and rounding errors do not grow with the whole dimension.
+pub(crate) const DEPTH: usize = 512;
+
+/// Code that is compiled for each vector extension, with the number of vectors in a row of sums.
+trait Tiled {
+    fn run<S: Simd, const V: usize>(self, simd: S);
+}
+
+/// Runs the form for this processor.
+fn tiled<T: Tiled>(tiled: T) {
+    struct Call<T>(T);
+    impl<T: Tiled> WithSimd for Call<T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            // SSE and AVX2 have 16 registers.
+            if matches!(S::F32_LANES, 4 | 8) && cfg!(target_arch = "x86_64") {
+                self.0.run::<S, 2>(simd);
+            } else {
+                self.0.run::<S, 4>(simd);
+            }
+        }
+    }
+    Arch::new().dispatch(Call(tiled));
+}
+
+/// Adds the products of a panel's row of `V` vectors with a value for each of `N` rows of sums.
+///
+/// Written out, because the compiler keeps sums in memory that a loop addresses. Conditions are known to it.
+macro_rules! add_products {
+    ($simd:ident, $sums:ident, $panel:ident, $N:ident, $V:ident, |$n:ident| $value:expr) => {
+        add_products!(@rows $simd $sums $panel $N $V [$n $value] 0 1 2 3 4 5)
+    };
+    (@rows $simd:ident $sums:ident $panel:ident $N:ident $V:ident $value:tt $($row:literal)*) => {
+        $(if $row < $N { add_products!(@row $simd $sums $panel $V $value $row) })*
+    };
+    (@row $simd:ident $sums:ident $panel:ident $V:ident [$n:ident $value:expr] $row:literal) => {{
+        let $n: usize = $row;
+        let value = $simd.splat_f32s($value);
+        add_products!(@vectors $simd $sums $panel $V value $row, 0 1 2 3);
+    }};
+    (@vectors $simd:ident $sums:ident $panel:ident $V:ident $value:ident $row:literal, $($v:literal)*) => {{
+        $(if $v < $V { $sums[$row][$v] = $simd.mul_add_f32s($panel[$v], $value, $sums[$row][$v]); })*
+    }};
+}
+
+/// Part of the rows of a left factor: `depth` values of each, `stride` apart.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Slice<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+    pub depth: usize,
+}
+
+/// How many rows the next tile has.
+#[inline(always)]
+fn next_rows(rest: usize) -> usize {
+    match rest {
+        // Two tiles of 4 rows are faster than one of 6 and one of 2.
+        7 | 8 => 4,
+        rest => rest.min(TILE_ROWS),
+    }
+}
+
+/// Products of `rows` rows with a panel. `blocks`: the parts of a block of the inner dimension, each with the rows of
+/// the panel, `[depth, PANEL]`, and those of the panel that follows.
+pub(crate) fn rows_by_panel(blocks: &[(Slice<'_>, [&[f32]; 2])], rows: usize, out: &mut Memory<'_>, place: Place) {
+    struct Rows<'m, 'o> {
+        blocks: &'m [(Slice<'m>, [&'m [f32]; 2])],
+        rows: usize,
+        out: &'m mut Memory<'o>,
+        place: Place,
+    }
+    impl Tiled for Rows<'_, '_> {
+        #[inline(always)]
+        fn run<S: Simd, const V: usize>(self, simd: S) {
+            let Self { blocks, rows, out, place } = self;
+            for column in (0..place.count).step_by(V * S::F32_LANES) {
+                let mut row = 0;
+                while row < rows {
+                    let (count, at) = (next_rows(rows - row), [row, column]);
+                    match count {
+                        1 => rows_tile::<S, V, 1>(simd, blocks, at, out, place),
+                        2 => rows_tile::<S, V, 2>(simd, blocks, at, out, place),
+                        3 => rows_tile::<S, V, 3>(simd, blocks, at, out, place),
+                        4 => rows_tile::<S, V, 4>(simd, blocks, at, out, place),
+                        5 => rows_tile::<S, V, 5>(simd, blocks, at, out, place),
+                        _ => rows_tile::<S, V, TILE_ROWS>(simd, blocks, at, out, place),
+                    }
+                    row += count;
+                }
+            }
+        }
+    }
+    tiled(Rows { blocks, rows, out, place });
+}
+
+#[inline(always)]
+fn rows_tile<S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    blocks: &[(Slice<'_>, [&[f32]; 2])],
+    [row, column]: [usize; 2],
+    out: &mut Memory<'_>,
+    place: Place,
+) {
+    let mut sums = [[simd.splat_f32s(0.0); V]; N];
+    for &(Slice { values, stride, depth }, [panel, next]) in blocks {
+        let next = ahead(next, row, depth);
+        let x: [&[f32]; N] = std::array::from_fn(|n| &values[(row + n) * stride..][..depth]);
+        let panel = columns::<S, V>(panel, column, depth);
+        for k in 0..depth {
+            let panel = &panel[k * (PANEL / (V * S::F32_LANES))];
+            if k.is_multiple_of(2) {
+                prefetch(next, k / 2 * LINE);
+            }
+            add_products!(simd, sums, panel, N, V, |n| x[n][k]);
+        }
+    }
+    let sums = sums;
+    for (n, sums) in sums.iter().enumerate() {
+        out.store(place, row + n, column, pulp::bytemuck::cast_slice(sums));
+    }
+}
+
+/// What the tile from `row` on reads ahead of the next panel, which the first tile would have to wait for: a cache line
+/// for every second of its products.
+#[inline(always)]
+fn ahead(next: &[f32], row: usize, depth: usize) -> &[f32] {
+    next.get(row / TILE_ROWS * (depth / 2 * LINE)..).unwrap_or_default()
+}
+
+/// The vectors of a panel's columns from `column` on; those of a row are a panel's width from those of the next.
+#[inline(always)]
+fn columns<S: Simd, const V: usize>(panel: &[f32], column: usize, depth: usize) -> &[[S::f32s; V]] {
+    let rows = S::as_simd_f32s(&panel[..depth * PANEL]).0.as_chunks::<V>().0;
+    &rows[column / (V * S::F32_LANES)..]
+}
+
+/// Sums over rows of the products of the first `rows` columns of a left panel with the columns of a right one.
+/// `blocks`: of each block of rows the left panel, the right one and that which follows, `[rows, PANEL]` each.
+pub(crate) fn columns_by_panel<'a, B>(blocks: B, rows: usize, out: &mut Memory<'_>, place: Place)
+where
+    B: Iterator<Item = (&'a [f32], [&'a [f32]; 2])> + Clone,
+{
+    struct Columns<'m, 'o, B> {
+        blocks: B,
+        rows: usize,
+        out: &'m mut Memory<'o>,
+        place: Place,
+    }
+    impl<'a, B: Iterator<Item = (&'a [f32], [&'a [f32]; 2])> + Clone> Tiled for Columns<'_, '_, B> {
+        #[inline(always)]
+        fn run<S: Simd, const V: usize>(self, simd: S) {
+            let Self { blocks, rows, out, place } = self;
+            for column in (0..place.count).step_by(V * S::F32_LANES) {
+                let mut row = 0;
+                while row < rows {
+                    let (count, at) = (next_rows(rows - row), [row, column]);
+                    match count {
+                        1 => columns_tile::<S, V, 1>(simd, blocks.clone(), at, out, place),
+                        2 => columns_tile::<S, V, 2>(simd, blocks.clone(), at, out, place),
+                        3 => columns_tile::<S, V, 3>(simd, blocks.clone(), at, out, place),
+                        4 => columns_tile::<S, V, 4>(simd, blocks.clone(), at, out, place),
+                        5 => columns_tile::<S, V, 5>(simd, blocks.clone(), at, out, place),
+                        _ => columns_tile::<S, V, TILE_ROWS>(simd, blocks.clone(), at, out, place),
+                    }
+                    row += count;
+                }
+            }
+        }
+    }
+    tiled(Columns { blocks, rows, out, place });
+}
+
+#[inline(always)]
+fn columns_tile<'a, S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    blocks: impl Iterator<Item = (&'a [f32], [&'a [f32]; 2])>,
+    [row, column]: [usize; 2],
+    out: &mut Memory<'_>,
+    place: Place,
+) {
+    let mut sums = [[simd.splat_f32s(0.0); V]; N];
+    for (left, [right, next]) in blocks {
+        let depth = right.len() / PANEL;
+        let next = ahead(next, row, depth);
+        let right = columns::<S, V>(right, column, depth);
+        let left = &left[row..][..depth.saturating_sub(1) * PANEL + N];
+        for k in 0..depth {
+            let right = &right[k * (PANEL / (V * S::F32_LANES))];
+            if k.is_multiple_of(2) {
+                prefetch(next, k / 2 * LINE);
+            }
+            let left = &left[k * PANEL..][..N];
+            add_products!(simd, sums, right, N, V, |n| left[n]);
+        }
+    }
+    let sums = sums;
+    for (n, sums) in sums.iter().enumerate() {
+        out.store(place, row + n, column, pulp::bytemuck::cast_slice(sums));
+    }
+}
