@@ -56,10 +56,7 @@ pub(crate) fn write_synced<E: From<io::Error>>(
     fill_and_sync(&File::create(path)?, fill)
 }
 
-fn fill_and_sync<E: From<io::Error>>(
-    file: &File,
-    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
-) -> Result<(), E> {
+fn fill_and_sync<E: From<io::Error>>(file: &File, fill: impl FnOnce(&mut dyn Write) -> Result<(), E>) -> Result<(), E> {
     let mut writer = BufWriter::new(file);
     fill(&mut writer)?;
     writer.flush()?;

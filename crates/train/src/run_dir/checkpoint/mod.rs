@@ -18,9 +18,9 @@ pub(crate) mod manifest;
 mod reading;
 pub(crate) mod retention;
 pub(crate) mod tensors;
-mod writing;
 #[cfg(test)]
 mod tests;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -194,7 +194,8 @@ mod tests {
         let expected = safetensors::serialize(views, Some(metadata)).unwrap();
 
         // Values that are borrowed, and values that are read.
-        let borrowed = tensors.iter().map(|(name, it)| (name.clone(), StateTensor::of(it.shape.clone(), it.values.as_slice())));
+        let borrowed =
+            tensors.iter().map(|(name, it)| (name.clone(), StateTensor::of(it.shape.clone(), it.values.as_slice())));
         assert_eq!(serialize(borrowed, Path::new("x")).unwrap(), expected);
         fn read(it: &HostTensor) -> StateTensor<'_> {
             StateTensor::read_by(it.shape.clone(), || Ok(it.values.clone()))
