@@ -141,7 +141,7 @@ pub mod parameters {
     pub use crate::params::grad::{cast, lock, placeholder, scalar, unlock, untracked};
     pub use crate::params::inventory::{ParamFilter, ParamInfo, count, is_buffer, list};
     pub use crate::params::path::PathStack;
-    pub use crate::params::values::{ParamUpdate, collect, host, host_all, restore, update};
+    pub use crate::params::values::{ParamReader, ParamUpdate, collect, host, host_all, readers, restore, update};
 }
 
 /// The example of the README, so that it keeps compiling.

@@ -27,8 +27,8 @@ pub fn fingerprints<const N: usize>(
     prefixes: [&str; N],
 ) -> Result<[String; N], ModelError> {
     let mut hashers = prefixes.map(|prefix| (prefix, blake3::Hasher::new()));
-    for (path, read) in readers(model, which) {
-        let HostTensor { shape, values } = read()?;
+    for (path, reader) in readers(model, which) {
+        let HostTensor { shape, values } = reader.read()?;
         let bits: Vec<u32> = if cfg!(target_endian = "little") {
             bytemuck::allocation::cast_vec(values)
         } else {

@@ -17,19 +17,33 @@ use crate::weights::host_tensor::HostTensor;
 /// # Errors
 /// [`ModelError::Device`] if the device cannot copy a tensor to the host.
 pub fn collect(model: &impl Module, which: ParamFilter) -> Result<BTreeMap<String, HostTensor>, ModelError> {
-    let read = |(path, read): (String, Read)| read().map(|tensor| (path, tensor));
+    let read = |(path, reader): (String, ParamReader)| reader.read().map(|tensor| (path, tensor));
     readers(model, which).into_iter().map(read).collect()
 }
 
-/// Reads one parameter to the host.
-pub(crate) type Read = Box<dyn FnOnce() -> Result<HostTensor, ModelError>>;
+/// Reads one parameter to the host. It shares the parameter's values until it is dropped.
+pub struct ParamReader {
+    /// Shape of the parameter.
+    pub shape: Vec<usize>,
+    read: Box<dyn Fn() -> Result<HostTensor, ModelError>>,
+}
 
-/// One reader per selected parameter, by path: nothing is copied before its reader is called.
-pub(crate) fn readers(model: &impl Module, which: ParamFilter) -> BTreeMap<String, Read> {
+impl ParamReader {
+    /// A copy of the values.
+    ///
+    /// # Errors
+    /// [`ModelError::Device`] if the device cannot copy them to the host.
+    pub fn read(&self) -> Result<HostTensor, ModelError> {
+        (self.read)()
+    }
+}
+
+/// One reader per selected parameter, by path: nothing is copied before it reads.
+pub fn readers(model: &impl Module, which: ParamFilter) -> BTreeMap<String, ParamReader> {
     struct Gather {
         path: PathStack,
         which: ParamFilter,
-        readers: BTreeMap<String, Read>,
+        readers: BTreeMap<String, ParamReader>,
     }
     impl ModuleVisitor for Gather {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -41,7 +55,9 @@ pub(crate) fn readers(model: &impl Module, which: ParamFilter) -> BTreeMap<Strin
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let value = param.val();
             if self.which.includes(value.is_require_grad()) {
-                self.readers.insert(self.path.path(), Box::new(|| host(value)));
+                let shape = value.dims().to_vec();
+                let read = Box::new(move || host(value.clone()));
+                self.readers.insert(self.path.path(), ParamReader { shape, read });
             }
         }
     }

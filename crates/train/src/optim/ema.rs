@@ -1,7 +1,6 @@
 //! Exponential moving average (EMA) of the weights (Polyak and Juditsky, 1992). The decay warms up as in TensorFlow's
 //! `ExponentialMovingAverage` with `num_updates`: at the n-th update it is min(decay, (1 + n) / (10 + n)).
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -34,6 +33,18 @@ struct Average {
 enum Values {
     Host(Vec<f32>),
     Device(Box<Tensor<1>>),
+}
+
+impl Average {
+    fn state(&self) -> StateTensor<'_> {
+        let shape = self.shape.clone();
+        match &self.values {
+            Values::Host(values) => StateTensor::of(shape, values.as_slice()),
+            Values::Device(values) => {
+                StateTensor::read_by(shape, || parameters::host(values.as_ref().clone()).map(|read| read.values))
+            }
+        }
+    }
 }
 
 impl Values {
@@ -161,20 +172,9 @@ impl Ema {
         }
     }
 
-    /// The averages by path, for a checkpoint. Host memory is not copied.
-    ///
-    /// # Errors
-    /// [`ModelError::Device`] when the device cannot return its data.
-    pub fn state(&self) -> Result<BTreeMap<String, StateTensor<'_>>, ModelError> {
-        let mut state = BTreeMap::new();
-        for (path, average) in &self.averages {
-            let values: Cow<'_, [f32]> = match &average.values {
-                Values::Host(values) => Cow::Borrowed(values),
-                Values::Device(values) => parameters::host(values.as_ref().clone())?.values.into(),
-            };
-            state.insert(path.clone(), StateTensor { shape: average.shape.clone(), values });
-        }
-        Ok(state)
+    /// The averages by path, for a checkpoint. Nothing is copied yet, and host memory never.
+    pub fn state(&self) -> BTreeMap<String, StateTensor<'_>> {
+        self.averages.iter().map(|(path, average)| (path.clone(), average.state())).collect()
     }
 
     /// Replaces the parameters of `model` by their averages.
@@ -220,8 +220,11 @@ mod tests {
     }
 
     fn saved(ema: &Ema) -> BTreeMap<String, HostTensor> {
-        let host = |state: StateTensor<'_>| HostTensor { shape: state.shape, values: state.values.into_owned() };
-        ema.state().unwrap().into_iter().map(|(path, state)| (path, host(state))).collect()
+        let host = |state: StateTensor<'_>| {
+            let values = state.values().unwrap().into_owned();
+            HostTensor { shape: state.shape, values }
+        };
+        ema.state().into_iter().map(|(path, state)| (path, host(state))).collect()
     }
 
     fn ones(shape: [usize; 2]) -> Tensor<2> {

@@ -4,7 +4,6 @@
 //! State is keyed by the parameters' paths, so that a checkpoint can be checked tensor by tensor. On a CPU, updates
 //! work in place; on other devices the same formulas run as tensor operations.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -83,6 +82,11 @@ impl State {
             "gradient and optimiser state of `{path}` have {found:?} values, expected {expected:?}"
         )))
     }
+}
+
+fn read_later(tensor: &Tensor<1>) -> StateTensor<'_> {
+    let read = move || parameters::host(tensor.clone()).map(|read| read.values);
+    StateTensor::read_by(tensor.dims().to_vec(), read)
 }
 
 fn flat_tensor(values: Vec<f32>, device: &Device) -> Tensor<1> {
@@ -186,25 +190,26 @@ impl Optimizer {
         self.states.retain(|path, _| is_updated(path));
     }
 
-    /// The state for a checkpoint, by path and array name, such as `logit_scale.first`. Host memory is not copied.
-    ///
-    /// # Errors
-    /// [`ModelError::Device`] when the device cannot return its data.
-    pub fn state(&self) -> Result<BTreeMap<String, StateTensor<'_>>, ModelError> {
+    /// Values of the state of all parameters.
+    pub(crate) fn num_values(&self) -> usize {
+        self.states.values().flat_map(|state| state.arrays.lengths()).sum()
+    }
+
+    /// The state for a checkpoint, by path and array name, such as `logit_scale.first`. Nothing is copied yet, and host
+    /// memory never.
+    pub fn state(&self) -> BTreeMap<String, StateTensor<'_>> {
         let mut tensors = BTreeMap::new();
         for (path, state) in &self.states {
-            let arrays: Vec<Cow<'_, [f32]>> = match &state.arrays {
-                Arrays::Host { arrays, .. } => arrays.iter().map(|array| Cow::from(array.as_slice())).collect(),
-                Arrays::Device(tensors) => {
-                    let read = |tensor: &Tensor<1>| parameters::host(tensor.clone()).map(|read| read.values.into());
-                    tensors.iter().map(read).collect::<Result<_, _>>()?
+            let arrays: Vec<StateTensor<'_>> = match &state.arrays {
+                Arrays::Host { arrays, .. } => {
+                    arrays.iter().map(|array| StateTensor::of(vec![array.len()], array.as_slice())).collect()
                 }
+                Arrays::Device(tensors) => tensors.iter().map(read_later).collect(),
             };
-            for (name, values) in state.names.iter().zip(arrays) {
-                tensors.insert(format!("{path}.{name}"), StateTensor { shape: vec![values.len()], values });
-            }
+            let names = state.names.iter().map(|name| format!("{path}.{name}"));
+            tensors.extend(names.zip(arrays));
         }
-        Ok(tensors)
+        tensors
     }
 
     /// Restores a saved state. It must have exactly the arrays of the trainable parameters of `model`.

@@ -49,15 +49,18 @@ fn replace(path: &Path, name: &OsStr, fill: impl FnOnce(&mut dyn Write) -> io::R
 }
 
 /// Creates `path`, fills it, and syncs it to the disk.
-pub(crate) fn write_synced(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn write_synced<E: From<io::Error>>(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
     fill_and_sync(&File::create(path)?, fill)
 }
 
-fn fill_and_sync(file: &File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+fn fill_and_sync<E: From<io::Error>>(file: &File, fill: impl FnOnce(&mut dyn Write) -> Result<(), E>) -> Result<(), E> {
     let mut writer = BufWriter::new(file);
     fill(&mut writer)?;
     writer.flush()?;
-    file.sync_all()
+    Ok(file.sync_all()?)
 }
 
 /// Makes a rename in the parent directory of `path` durable.

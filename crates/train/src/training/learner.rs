@@ -17,6 +17,7 @@ use crate::optim::gradients::ParamGradients;
 use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::optimizer::Optimizer;
 use crate::optim::param_groups::LearningRate;
+use crate::optim::state_tensor::StateTensor;
 use crate::run_dir::checkpoint::{Checkpoint, Tensors};
 use crate::training::stages::Stages;
 use crate::training::step::{Scalars, StepOutcome};
@@ -121,8 +122,7 @@ impl Learner {
     /// # Errors
     /// [`TrainError::SpoiledWeights`]; [`TrainError::Model`] when the device cannot return its data.
     pub fn check_finite(&self, step: u64) -> Result<(), TrainError> {
-        let model = parameters::collect(&self.model, ParamFilter::Trainable)?;
-        Tensors { model, ..Tensors::default() }.check_finite(step)
+        Tensors { model: weights(&self.model), ..Tensors::default() }.check_finite(step)
     }
 
     /// Locks and unlocks what the stage of `step` asks for; returns what trains from here on.
@@ -233,18 +233,24 @@ impl Learner {
         self.ema.as_ref().and_then(|_| self.stages.trained_before(step))
     }
 
-    /// The tensors of a checkpoint, those that trained in another stage included.
+    /// The tensors of a checkpoint, those that trained in another stage included. They share the memory of the learner.
     ///
     /// # Errors
-    /// [`TrainError::Model`] when the device cannot return its data.
+    /// [`TrainError::Model`] when a stage unlocks more blocks than a tower has.
     pub fn tensors(&self) -> Result<Tensors<'_>, TrainError> {
         let model = self.ever_trains.of(self.model.clone())?;
         Ok(Tensors {
-            model: parameters::collect(&model, ParamFilter::Trainable)?,
-            optimizer: self.optimizer.state()?,
-            ema: self.ema.as_ref().map(Ema::state).transpose()?,
+            model: weights(&model),
+            optimizer: self.optimizer.state(),
+            ema: self.ema.as_ref().map(Ema::state),
         })
     }
+}
+
+/// The parameters of `model` that train, by path.
+fn weights(model: &DualEncoder) -> BTreeMap<String, StateTensor<'static>> {
+    let readers = parameters::readers(model, ParamFilter::Trainable);
+    readers.into_iter().map(|(path, reader)| (path, reader.into())).collect()
 }
 
 /// What follows the optimiser's update of a parameter.

@@ -221,7 +221,7 @@ fn memory_plan(run: &Run, stages: &[MeasuredStage], loaded: Option<u64>) -> Resu
     let parameters = parameters::list(&run.learner.model);
     let parameters = parameters.iter().map(|info| info.shape.iter().product::<usize>()).sum::<usize>();
     let gradients = stages.iter().map(|stage| stage.trainable).max().unwrap_or(0) as u64 * VALUE;
-    let state = run.learner.optimizer().state()?.values().map(|array| array.values.len()).sum::<usize>();
+    let state = run.learner.optimizer().num_values();
     let averages = if run.config.train.ema_decay.is_some() { gradients } else { 0 };
     let Some(largest) = stages.iter().max_by_key(|stage| stage.peak) else {
         return Err(TrainError::Internal("a run has no stage".to_owned()));
@@ -261,7 +261,7 @@ fn checkpoint_bytes(run: &Run) -> Result<u64, TrainError> {
     let tensors = run.config.ever_trains().of(run.learner.model.clone())?;
     let trainable = parameters::list(&tensors).into_iter().filter(|info| info.trains);
     let trainable = trainable.map(|info| info.shape.iter().product::<usize>()).sum::<usize>();
-    let state = run.learner.optimizer().state()?.values().map(|array| array.values.len()).sum::<usize>();
+    let state = run.learner.optimizer().num_values();
     let averages = if run.config.train.ema_decay.is_some() { trainable } else { 0 };
     Ok((trainable + state + averages) as u64 * VALUE)
 }

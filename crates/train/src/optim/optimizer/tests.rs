@@ -191,8 +191,11 @@ fn with_locked_text(mut model: DualEncoder) -> DualEncoder {
 
 /// State of every parameter, as a checkpoint holds it.
 fn saved(optimizer: &Optimizer) -> BTreeMap<String, HostTensor> {
-    let host = |state: StateTensor<'_>| HostTensor { shape: state.shape, values: state.values.into_owned() };
-    optimizer.state().unwrap().into_iter().map(|(name, state)| (name, host(state))).collect()
+    let host = |state: StateTensor<'_>| {
+        let values = state.values().unwrap().into_owned();
+        HostTensor { shape: state.shape, values }
+    };
+    optimizer.state().into_iter().map(|(name, state)| (name, host(state))).collect()
 }
 
 #[test]

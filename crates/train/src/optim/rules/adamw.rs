@@ -5,16 +5,8 @@ use dualenc_kernels::{AdamWStep, CHUNK, DeviceParameter, adamw_on_host, adamw_st
 use rayon::prelude::*;
 
 use crate::error::TrainError;
+use crate::optim::rules::live_rows::{mark, update_rows};
 use crate::optim::rules::update_rule::{OnDevice, RowsWithGradient, Update, UpdateRule, arrays};
-
-/// Minimum rows of a table per parallel task.
-const ROWS_PER_TASK: usize = 64;
-
-/// For each row of `width` values: whether any of its moments is not 0.
-fn live_rows(first: &[f32], second: &[f32], width: usize) -> Vec<bool> {
-    let rows = first.par_chunks(width).zip(second.par_chunks(width));
-    rows.map(|(first, second)| first.iter().chain(second).any(|&moment| moment != 0.0)).collect()
-}
 
 /// AdamW.
 #[derive(Debug)]
@@ -68,9 +60,8 @@ impl UpdateRule for AdamW {
         live: &mut Option<Vec<bool>>,
     ) -> Result<(), TrainError> {
         let [first, second] = arrays(state)?;
-        let live = live.get_or_insert_with(|| live_rows(first, second, with_gradient.width));
-        with_gradient.rows.iter().for_each(|&row| live[row] = true);
-        self.formula(update).on_host_rows(values, gradient, (first, second), live);
+        let live = mark(live, [first, second], &with_gradient);
+        self.formula(update).on_host_rows(values, gradient, [first, second], live);
         Ok(())
     }
 
@@ -143,24 +134,16 @@ impl Formula {
 
     /// The same for a table in which only `live` rows have moments or gradients other than 0. The formula only decays
     /// the others, so their gradients and moments are not read.
-    fn on_host_rows(
-        &self,
-        values: &mut [f32],
-        gradient: &[f32],
-        (first, second): (&mut [f32], &mut [f32]),
-        live: &[bool],
-    ) {
-        let decay_factor = self.decay_factor as f32;
-        let width = values.len() / live.len().max(1);
-        let rows = values.par_chunks_mut(width).zip(gradient.par_chunks(width)).zip(live).with_min_len(ROWS_PER_TASK);
-        let moments = first.par_chunks_mut(width).zip(second.par_chunks_mut(width)).with_min_len(ROWS_PER_TASK);
-        rows.zip(moments).for_each(|(((values, gradient), live), (first, second))| {
-            if *live {
+    fn on_host_rows(&self, values: &mut [f32], gradient: &[f32], moments: [&mut [f32]; 2], live: &[bool]) {
+        update_rows(
+            live,
+            self.decay_factor as f32,
+            (values, gradient),
+            moments,
+            |values, gradient, [first, second]| {
                 self.on_host(values, gradient, first, second);
-            } else if decay_factor != 1.0 {
-                values.iter_mut().for_each(|value| *value *= decay_factor);
-            }
-        });
+            },
+        );
     }
 
     fn on_device(
@@ -184,6 +167,7 @@ mod tests {
     use dualenc_model::parameters;
 
     use super::*;
+    use crate::optim::rules::live_rows::rows_with_state;
 
     fn formula() -> Formula {
         Formula {
@@ -219,19 +203,19 @@ mod tests {
         let mut moments =
             [const { [const { Vec::new() }; 2] }; 2].map(|pair| pair.map(|_: Vec<f32>| vec![0.0; width * rows]));
         let [[first, second], [whole_first, whole_second]] = &mut moments;
-        let mut live = live_rows(first, second, width);
+        let mut live = rows_with_state([first, second], width);
         for updated in [vec![1], vec![3, 4], vec![1]] {
             let mut gradient = vec![0.0; width * rows];
             for row in updated {
                 live[row] = true;
                 (0..width).for_each(|n| gradient[row * width + n] = 0.1 + value(n + 7));
             }
-            formula().on_host_rows(&mut by_rows, &gradient, (first, second), &live);
+            formula().on_host_rows(&mut by_rows, &gradient, [first, second], &live);
             formula().on_host(&mut whole, &gradient, whole_first, whole_second);
         }
         assert_eq!(by_rows, whole);
         assert_eq!((&*first, &*second), (&*whole_first, &*whole_second));
-        assert_eq!(live_rows(first, second, width), [false, true, false, true, true]);
+        assert_eq!(rows_with_state([first, second], width), [false, true, false, true, true]);
     }
 
     #[cfg(feature = "flex")]

@@ -8,10 +8,12 @@
 //!
 //! - `update_rule`: the trait
 //! - `adamw`, `adafactor`, `lion`, `sgd`: the rules
+//! - `live_rows`: which rows of an embedding table they have to read
 
 mod adafactor;
 mod adamw;
 mod lion;
+mod live_rows;
 mod sgd;
 #[cfg(feature = "flex")]
 #[cfg(test)]

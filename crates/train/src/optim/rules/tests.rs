@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use dualenc_model::{HostTensor, parameters, read_safetensors};
 
 use crate::optim::rules;
-use crate::optim::rules::update_rule::{Update, UpdateRule};
+use crate::optim::rules::update_rule::{RowsWithGradient, Update, UpdateRule};
 
 // The settings of `scripts/goldens/optim.py`.
 const STEPS: usize = 5;
@@ -107,6 +107,90 @@ fn zero_gradient_changes_nothing() {
                 rule.on_host(update, &mut values, &mut gradient, &mut state).unwrap();
             }
             assert!(values.iter().all(|&value| value == 1.0), "{optimizer} {shape:?}");
+        }
+    }
+}
+
+/// A table of 7 rows of 40 values, updated by whole gradients or by the rows that have one.
+struct Table {
+    values: Vec<f32>,
+    state: Vec<Vec<f32>>,
+    live: Option<Vec<bool>>,
+}
+
+const TABLE: [usize; 2] = [7, 40];
+
+impl Table {
+    fn new(rule: &dyn UpdateRule) -> Self {
+        let count = TABLE.iter().product();
+        let values = (0..count).map(|n| (n as f32 * 0.7).sin()).collect();
+        let state = rule.state(&TABLE).into_iter().map(|(_, count)| vec![0.0; count]).collect();
+        Self { values, state, live: None }
+    }
+
+    fn update(&mut self, rule: &dyn UpdateRule, step: usize, rows: &[usize], by_rows: bool) {
+        let [_, width] = TABLE;
+        let mut gradient = vec![0.0; self.values.len()];
+        for &row in rows {
+            let of_row = gradient[row * width..][..width].iter_mut().enumerate();
+            of_row.for_each(|(n, value)| *value = ((row * 31 + n * 7 + step) as f32).cos());
+        }
+        let decay_factor = 1.0 - rate(step) * WEIGHT_DECAY;
+        let update = Update { shape: &TABLE, count: step as i32 + 1, clip: CLIP, decay_factor, rate: rate(step) };
+        let Self { values, state, live } = self;
+        let with_gradient = RowsWithGradient { width, rows };
+        match by_rows {
+            true => rule.on_host_rows(update, values, &mut gradient, with_gradient, state, live),
+            false => rule.on_host(update, values, &mut gradient, state),
+        }
+        .unwrap();
+    }
+
+    fn bits(&self) -> Vec<u32> {
+        self.values.iter().chain(self.state.iter().flatten()).map(|value| value.to_bits()).collect()
+    }
+}
+
+#[test]
+fn rows_left_out_have_the_bits_of_whole_updates() {
+    for settings in ["adamw'", "adafactor'", "lion'", "sgd'", "sgd'\nmomentum = 0.0"] {
+        let text = format!("batch_size = 2\nlearning_rate = 1\noptimizer = '{settings}");
+        let rule = rules::from_config(&toml::from_str(&text).unwrap());
+        let [mut by_rows, mut whole] = [(); 2].map(|()| Table::new(rule.as_ref()));
+        // Rows 0 and 5 never have a gradient, rows 1 and 6 one with gaps of several steps.
+        let batches: [&[usize]; 9] = [&[1, 2], &[2, 3], &[], &[3], &[1, 6], &[4], &[2], &[], &[1, 6]];
+        for (step, rows) in batches.into_iter().enumerate() {
+            by_rows.update(rule.as_ref(), step, rows, true);
+            whole.update(rule.as_ref(), step, rows, false);
+            assert_eq!(by_rows.bits(), whole.bits(), "{settings} step {step}");
+            if [2, 5].contains(&step) {
+                // As after a resume: which rows have state follows from the state.
+                by_rows.live = None;
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_without_state_are_not_read() {
+    for settings in ["adamw'", "lion'", "sgd'", "sgd'\nmomentum = 0.0"] {
+        let text = format!("batch_size = 2\nlearning_rate = 1\noptimizer = '{settings}");
+        let rule = rules::from_config(&toml::from_str(&text).unwrap());
+        let mut table = Table::new(rule.as_ref());
+        let [rows, width] = TABLE;
+        let update = Update { shape: &TABLE, count: 1, clip: CLIP, decay_factor: 0.9, rate: 0.1 };
+        let mut live = Some(vec![false; rows]);
+        for step in 0..2 {
+            // NaN where nothing may be read: it would spread to values and state.
+            let mut gradient = vec![f32::NAN; rows * width];
+            gradient[3 * width..4 * width].fill(1.0);
+            let with_gradient = RowsWithGradient { width, rows: &[3] };
+            let Table { values, state, .. } = &mut table;
+            rule.on_host_rows(update, values, &mut gradient, with_gradient, state, &mut live).unwrap();
+            assert!(
+                table.values.iter().chain(table.state.iter().flatten()).all(|it| it.is_finite()),
+                "{settings} {step}"
+            );
         }
     }
 }

@@ -81,7 +81,7 @@ impl Disk {
             is_fit: false,
         };
         let tensor = HostTensor { shape: vec![1], values: vec![step as f32] };
-        let model: BTreeMap<_, _> = [("a".to_owned(), tensor.clone())].into();
+        let model: BTreeMap<_, _> = [("a".to_owned(), StateTensor::from(tensor.clone()))].into();
         let optimizer = [("a.first".to_owned(), StateTensor::from(tensor))].into();
         let tensors = Tensors { model, optimizer, ema: None };
         checkpoint::save(&checkpoints_of(self.dir.path()), &progress, "", tensors, Retention { keep, best }).unwrap();

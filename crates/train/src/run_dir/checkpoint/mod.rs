@@ -12,6 +12,7 @@
 //! - `reading`: verified reading of each file
 //! - `retention`: which checkpoints stay on the disk, and deleting the others
 //! - `tensors`: tensors as bytes of a safetensors file
+//! - `writing`: files that are hashed while they are written
 
 pub(crate) mod manifest;
 mod reading;
@@ -19,22 +20,25 @@ pub(crate) mod retention;
 pub(crate) mod tensors;
 #[cfg(test)]
 mod tests;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
+use dualenc_kernels::CHUNK;
 use dualenc_model::HostTensor;
+use rayon::prelude::*;
 
 use crate::config::{ConfigError, RunConfig};
 use crate::error::TrainError;
 use crate::optim::state_tensor::StateTensor;
-use crate::run_dir::atomic_file::{sync_parent, write_synced};
+use crate::run_dir::atomic_file::sync_parent;
 use crate::run_dir::checkpoint::manifest::{FileEntry, MANIFEST, Manifest, Progress, name_of};
 use crate::run_dir::checkpoint::reading::{read_file, read_tensors, read_text, read_verified};
 use crate::run_dir::checkpoint::retention::{Retention, discard, list, prune};
-use crate::run_dir::checkpoint::tensors::serialize;
+use crate::run_dir::checkpoint::tensors::TensorFile;
+use crate::run_dir::checkpoint::writing::{write_bytes, write_tensors};
 use crate::run_dir::fail_point::fail_point;
 
 const MODEL: &str = "model.safetensors";
@@ -82,7 +86,7 @@ pub struct Newest {
 #[derive(Debug, Default)]
 pub struct Tensors<'a> {
     /// The trainable parameters, by path.
-    pub model: BTreeMap<String, HostTensor>,
+    pub model: BTreeMap<String, StateTensor<'a>>,
     /// The optimiser's state, by path and array name.
     pub optimizer: BTreeMap<String, StateTensor<'a>>,
     /// The averages, in a run that averages its weights.
@@ -99,7 +103,7 @@ pub fn path_of(dir: &Path, step: u64) -> PathBuf {
 ///
 /// # Errors
 /// [`TrainError::Write`] when a file cannot be written; no older checkpoint is deleted then. [`TrainError::Checkpoint`]
-/// when the tensors cannot be serialised.
+/// when the tensors cannot be serialised; [`TrainError::Model`] when the device cannot return its data.
 pub fn save(
     dir: &Path,
     progress: &Progress,
@@ -126,38 +130,20 @@ pub fn save(
 
 fn write_files(dir: &Path, progress: &Progress, config: &str, tensors: Tensors<'_>) -> Result<(), TrainError> {
     let mut files = BTreeMap::new();
-    let mut write = |name: &str, bytes: &[u8]| {
-        write_file(dir, name, bytes)?;
-        files.insert(name.to_owned(), FileEntry::of(bytes));
+    let mut write = |name: &str, tensors: BTreeMap<String, StateTensor<'_>>| {
+        files.insert(name.to_owned(), write_tensors(dir, name, &TensorFile::new(tensors, dir)?)?);
         Ok::<(), TrainError>(())
     };
-    // One after the other, so that only one serialised file is in memory.
-    write(MODEL, &serialize(tensors.model.into_iter().map(|(name, tensor)| (name, tensor.into())), dir)?)?;
-    write(OPTIMIZER, &serialize(tensors.optimizer, dir)?)?;
+    write(MODEL, tensors.model)?;
+    write(OPTIMIZER, tensors.optimizer)?;
     if let Some(ema) = tensors.ema {
-        write(EMA, &serialize(ema, dir)?)?;
+        write(EMA, ema)?;
     }
-    write(CONFIG, config.as_bytes())?;
+    files.insert(CONFIG.to_owned(), write_bytes(dir, CONFIG, config.as_bytes())?);
     let manifest = Manifest::new(progress.clone(), files).to_text()?;
-    write_file(dir, MANIFEST, manifest.as_bytes())?;
+    write_bytes(dir, MANIFEST, manifest.as_bytes())?;
     // The directory's entries must be on the disk before its final name appears.
     sync_parent(&dir.join(MANIFEST))
-}
-
-/// Writes a file of a checkpoint and syncs it to the disk. Errors say how large the file is, since a full disk is their
-/// usual cause.
-fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), TrainError> {
-    let path = dir.join(name);
-    fail_point(&format!("before_{name}"));
-    let written = write_synced(&path, |file| {
-        let half = bytes.len() / 2;
-        file.write_all(&bytes[..half])?;
-        fail_point(&format!("inside_{name}"));
-        file.write_all(&bytes[half..])
-    });
-    let with_size =
-        |error: io::Error| io::Error::new(error.kind(), format!("{error} (the file has {} bytes)", bytes.len()));
-    written.map_err(with_size).map_err(TrainError::write(&path))
 }
 
 /// Loads the newest checkpoint in `dir` that is not damaged; `None`: there is no checkpoint.
@@ -212,21 +198,25 @@ impl Tensors<'_> {
     /// Looks for a value that is NaN or infinite. `step`: updates done.
     ///
     /// # Errors
-    /// [`TrainError::SpoiledWeights`] with the first tensor that holds one.
+    /// [`TrainError::SpoiledWeights`] with the first tensor that holds one; [`TrainError::Model`] when the device cannot
+    /// return its data.
     pub fn check_finite(&self, step: u64) -> Result<(), TrainError> {
-        let model = self.model.iter().map(|(name, tensor)| (name, &tensor.values[..]));
         let states = self.optimizer.iter().chain(self.ema.iter().flatten());
-        let mut all = model.chain(states.map(|(name, tensor)| (name, &tensor.values[..])));
-        match all.find_map(|(name, values)| Some((name, num_not_finite(values)?, values.len()))) {
-            None => Ok(()),
-            Some((name, count, all)) => Err(TrainError::SpoiledWeights { step, tensor: name.clone(), count, all }),
+        for (name, tensor) in self.model.iter().chain(states) {
+            let values = tensor.values()?;
+            if let Some(count) = num_not_finite(&values) {
+                return Err(TrainError::SpoiledWeights { step, tensor: name.clone(), count, all: values.len() });
+            }
         }
+        Ok(())
     }
 }
 
 /// How many values are NaN or infinite; `None`: all are finite.
 fn num_not_finite(values: &[f32]) -> Option<usize> {
-    if values.iter().all(|value| value.is_finite()) {
+    // Without an early end, which would keep the compiler from using vectors.
+    let are_finite = |values: &[f32]| values.iter().fold(true, |all, value| all & value.is_finite());
+    if values.par_chunks(CHUNK).all(are_finite) {
         return None;
     }
     Some(values.iter().filter(|value| !value.is_finite()).count())

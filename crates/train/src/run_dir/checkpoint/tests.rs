@@ -33,7 +33,7 @@ fn saved(tensors: BTreeMap<String, HostTensor>) -> BTreeMap<String, StateTensor<
 }
 
 fn write(dir: &Path, step: u64, retention: Retention) {
-    let state = Tensors { model: tensors(step as f32), optimizer: saved(tensors(-1.0)), ema: None };
+    let state = Tensors { model: saved(tensors(step as f32)), optimizer: saved(tensors(-1.0)), ema: None };
     save(dir, &progress(step), "x = 1\n", state, retention).unwrap();
 }
 
@@ -196,12 +196,12 @@ fn values_that_are_not_finite() {
     save_steps(dir.path(), [1], 1);
     let mut bad = tensors(0.5);
     bad.get_mut("a.weight").unwrap().values[4] = f32::NAN;
-    let spoiled = Tensors { model: bad.clone(), ..Tensors::default() };
+    let spoiled = Tensors { model: saved(bad.clone()), ..Tensors::default() };
     let error = spoiled.check_finite(7).unwrap_err().to_string();
     assert!(error.contains("after step 7, 1 of the 6 values of `a.weight` are not finite"), "{error}");
-    let states = Tensors { model: tensors(1.0), optimizer: saved(bad), ..Tensors::default() };
+    let states = Tensors { model: saved(tensors(1.0)), optimizer: saved(bad), ..Tensors::default() };
     assert!(states.check_finite(7).is_err());
-    assert!(Tensors { model: tensors(1.0), ..Tensors::default() }.check_finite(7).is_ok());
+    assert!(Tensors { model: saved(tensors(1.0)), ..Tensors::default() }.check_finite(7).is_ok());
     // A file that an older version wrote.
     save(dir.path(), &progress(2), "x = 1\n", spoiled, Retention { keep: 2, best: None }).unwrap();
     let found = newest_valid(dir.path()).unwrap().unwrap();

@@ -57,7 +57,7 @@ impl Run {
         // One after the other, so that no more than one of them is in memory twice.
         let give = |bytes| self.ranks.gather_bytes(bytes, Patience::AsLongAsItTakes).map(drop);
         give(serde_json::to_vec(&header).map_err(damaged)?)?;
-        give(serialize(model.into_iter().map(|(name, tensor)| (name, tensor.into())), dir)?)?;
+        give(serialize(model, dir)?)?;
         give(serialize(optimizer, dir)?)?;
         ema.map_or(Ok(()), |ema| give(serialize(ema, dir)?))
     }

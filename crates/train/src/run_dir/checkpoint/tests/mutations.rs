@@ -20,7 +20,7 @@ fn write_two(dir: &Path) {
         let state = Tensors {
             optimizer: saved(optimizer.collect()),
             ema: Some(saved([("a.weight".to_owned(), tensor(3, 160))].into())),
-            model,
+            model: saved(model),
         };
         save(dir, &progress(step), &format!("x = {step}\n"), state, Retention { keep: 9, best: None }).unwrap();
     }
