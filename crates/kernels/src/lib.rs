@@ -41,9 +41,9 @@ pub use cpu::malloc::{keep_freed_memory, return_freed_memory};
 pub use cube::cublas::products::matrix_library;
 #[cfg(feature = "cube")]
 pub use cube::support::assume_plane_operations;
-pub use distillation::distillation_loss;
 pub use distillation::teacher::{TeacherLogits, TeacherLoss};
 pub use distillation::tiled::tiled_distillation_loss;
+pub use distillation::{distillation_loss, teacher_column_sums};
 pub use ops::activation::Activation;
 pub use ops::attention::{attends_packed, attention, has_kernel};
 pub use ops::embedding::embedding;

@@ -3,9 +3,8 @@
 
 use std::borrow::Cow;
 
-use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::contrastive::log_sums::{Columns, multiply_add, row_log_sum, within};
@@ -72,14 +71,26 @@ pub fn column_sums(
     first: usize,
     tile_logits: usize,
 ) -> Option<ColumnSums> {
+    let (scale, bias) = (Values::untracked(logit_scale)?, values_if(logit_bias)?);
+    let factors = [scale.get()[0].exp(), bias.map_or(0.0, |bias| bias.get()[0])];
+    column_sums_of([image_embeds, text_embeds], factors, masked, first, tile_logits)
+}
+
+/// [`column_sums`] of the cosines of image and text embeddings times `scale`, plus `bias`.
+pub(crate) fn column_sums_of(
+    [image_embeds, text_embeds]: [&Tensor<2>; 2],
+    [scale, bias]: [f32; 2],
+    masked: &[(usize, usize)],
+    first: usize,
+    tile_logits: usize,
+) -> Option<ColumnSums> {
     let ([rows, dim], [batch, _]) = (image_embeds.dims(), text_embeds.dims());
-    let (image, text, scale) = (values_of(image_embeds)?, values_of(text_embeds)?, values_of(logit_scale)?);
-    let bias = values_if(logit_bias)?;
+    let (image, text) = (Values::untracked(image_embeds)?, Values::untracked(text_embeds)?);
     let pass = Pass {
         image: Matrix::new(image.get(), dim),
         text: Matrix::new(text.get(), dim),
-        scale: scale.get()[0].exp(),
-        bias: bias.map_or(0.0, |bias| bias.get()[0]),
+        scale,
+        bias,
         first,
         rows,
         batch,
@@ -89,24 +100,15 @@ pub fn column_sums(
     };
     let mut columns = Columns::new(batch);
     pass.tiles().for_each(|(first, rows)| columns.add(&pass.tile(first, rows, &[], masked).logits));
-    let (largest, sums) = columns.into_parts();
-    let device = image_embeds.device().without_autodiff();
-    let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [1, batch]), &device);
-    Some(ColumnSums { largest: tensor(largest), sums: tensor(sums) })
+    Some(columns.into_sums(&image_embeds.device().without_autodiff()))
 }
 
-/// As [`values_of`], of a tensor that may be absent.
+/// As [`Values::untracked`], of a tensor that may be absent.
 fn values_if<const D: usize>(tensor: Option<&Tensor<D>>) -> Option<Option<Values>> {
     match tensor {
-        Some(tensor) => values_of(tensor).map(Some),
+        Some(tensor) => Values::untracked(tensor).map(Some),
         None => Some(None),
     }
-}
-
-/// The values of a tensor outside of the graph; `None` if they are not for the fused operations.
-fn values_of<const D: usize>(tensor: &Tensor<D>) -> Option<Values> {
-    let tensor = tensor.clone().without_autodiff();
-    Some(Values::from(tensor.try_into_primitive::<Flex>().ok()?))
 }
 
 /// The loss, and its gradients if an input is tracked.

@@ -1,7 +1,9 @@
 //! Log-sum-exps of tiles of logits over rows and columns, and the pairs that a tile holds.
 
+use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
+use crate::contrastive::objective::ColumnSums;
 use crate::cpu::gemm::Matrix;
 use crate::cpu::simd::{LANES, exp, max, sum, vectorised};
 
@@ -30,9 +32,13 @@ impl Columns {
         });
     }
 
-    /// The maxima of the columns, and the sums of exponentials relative to them.
-    pub(crate) fn into_parts(self) -> (Vec<f32>, Vec<f32>) {
-        (self.largest, self.sums)
+    /// As tensors of `device`.
+    pub(crate) fn into_sums(self, device: &Device) -> ColumnSums {
+        let tensor = |values: Vec<f32>| {
+            let shape = [1, values.len()];
+            Tensor::from_data(TensorData::new(values, shape), device)
+        };
+        ColumnSums { largest: tensor(self.largest), sums: tensor(self.sums) }
     }
 
     /// The log-sum-exp of each column.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 /// What logits are computed from: cosine similarities times `exp(logit_scale)`, plus `logit_bias`.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +37,20 @@ pub struct ColumnSums {
 }
 
 impl ColumnSums {
+    /// Those of `batch` columns over no row.
+    pub(crate) fn of_none(batch: usize, device: &Device) -> Self {
+        let shape = [1, batch];
+        Self { largest: Tensor::full(shape, f32::MIN, device), sums: Tensor::zeros(shape, device) }
+    }
+
+    /// With the rows of `logits`, `[rows, batch]`.
+    pub(crate) fn with_rows(self, logits: &Tensor<2>) -> Self {
+        let Self { largest: before, sums } = self;
+        let largest = before.clone().max_pair(logits.clone().max_dim(0));
+        let sums = sums * (before - largest.clone()).exp() + (logits.clone() - largest.clone()).exp().sum_dim(0);
+        Self { largest, sums }
+    }
+
     /// Those over the rows of both.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
@@ -71,4 +85,13 @@ pub enum PairLoss {
         /// Pairs left out of the loss, as (row, column), sorted.
         masked: Arc<[(usize, usize)]>,
     },
+}
+
+impl PairLoss {
+    /// The pairs that are left out, as (row, column), sorted.
+    pub fn masked(&self) -> &[(usize, usize)] {
+        match self {
+            Self::Softmax { masked, .. } | Self::Sigmoid { masked, .. } => masked,
+        }
+    }
 }

@@ -52,13 +52,19 @@ pub(crate) fn tiled_column_sums(
     first: usize,
     tile_logits: usize,
 ) -> ColumnSums {
-    let pass = Pass::new(logits, first, tile_logits);
-    let mut columns = pass.no_columns();
-    for rows in pass.tiles() {
-        let logits = pass.logits(&rows, masked);
-        columns = Pass::with_rows(columns, &logits);
-    }
-    columns
+    Pass::new(logits, first, tile_logits).column_sums(masked)
+}
+
+/// [`tiled_column_sums`] of the cosines of image and text embeddings times `scale`.
+pub(crate) fn tiled_column_sums_of(
+    embeds: [&Tensor<2>; 2],
+    scale: f64,
+    masked: &[(usize, usize)],
+    first: usize,
+    tile_logits: usize,
+) -> ColumnSums {
+    let scale = Tensor::full([1], scale, &embeds[0].device().without_autodiff());
+    Pass::untracked(embeds, scale, first, tile_logits).column_sums(masked)
 }
 
 /// The items of these rows of a slice sorted by `row`.
@@ -102,20 +108,29 @@ struct Pass {
 impl Pass {
     fn new(logits: Logits<'_>, first: usize, tile_logits: usize) -> Self {
         let Logits { image_embeds, text_embeds, logit_scale, logit_bias } = logits;
-        let ([rows, _], [batch, _]) = (image_embeds.dims(), text_embeds.dims());
-        let image = image_embeds.clone().without_autodiff();
+        let scale = logit_scale.clone().without_autodiff().exp();
         Self {
-            text: text_embeds.clone().without_autodiff(),
-            scale: logit_scale.clone().without_autodiff().exp(),
             bias: logit_bias.map(|bias| bias.clone().without_autodiff()),
+            tracked: [image_embeds.is_autodiff(), text_embeds.is_autodiff(), logit_scale.is_autodiff()].contains(&true)
+                || logit_bias.is_some_and(Tensor::is_autodiff),
+            ..Self::untracked([image_embeds, text_embeds], scale, first, tile_logits)
+        }
+    }
+
+    fn untracked([image, text]: [&Tensor<2>; 2], scale: Tensor<1>, first: usize, tile_logits: usize) -> Self {
+        let ([rows, _], [batch, _]) = (image.dims(), text.dims());
+        let image = image.clone().without_autodiff();
+        Self {
+            text: text.clone().without_autodiff(),
+            scale,
+            bias: None,
             device: image.device(),
             image,
             first,
             rows,
             batch,
             tile_rows: (tile_logits / batch.max(1)).clamp(1, rows.max(1)),
-            tracked: [image_embeds.is_autodiff(), text_embeds.is_autodiff(), logit_scale.is_autodiff()].contains(&true)
-                || logit_bias.is_some_and(Tensor::is_autodiff),
+            tracked: false,
         }
     }
 
@@ -134,17 +149,9 @@ impl Pass {
         rows.start - self.first..rows.end - self.first
     }
 
-    /// Sums over no row.
-    fn no_columns(&self) -> ColumnSums {
-        let shape = [1, self.batch];
-        ColumnSums { largest: Tensor::full(shape, f32::MIN, &self.device), sums: Tensor::zeros(shape, &self.device) }
-    }
-
-    /// With the rows of a tile.
-    fn with_rows(ColumnSums { largest: before, sums }: ColumnSums, logits: &Tensor<2>) -> ColumnSums {
-        let largest = before.clone().max_pair(logits.clone().max_dim(0));
-        let sums = sums * (before - largest.clone()).exp() + (logits.clone() - largest.clone()).exp().sum_dim(0);
-        ColumnSums { largest, sums }
+    fn column_sums(&self, masked: &[(usize, usize)]) -> ColumnSums {
+        let columns = ColumnSums::of_none(self.batch, &self.device);
+        self.tiles().fold(columns, |columns, rows| columns.with_rows(&self.logits(&rows, masked)))
     }
 
     /// The logits of some rows, `[rows, batch]`; masked ones are minus infinity.
@@ -169,10 +176,10 @@ impl Pass {
     fn softmax(&self, masked: &[(usize, usize)], given: Option<Tensor<2>>) -> Outcome {
         let mut whole = None;
         let columns = given.unwrap_or_else(|| {
-            let mut columns = self.no_columns();
+            let mut columns = ColumnSums::of_none(self.batch, &self.device);
             for rows in self.tiles() {
                 let logits = self.logits(&rows, masked);
-                columns = Self::with_rows(columns, &logits);
+                columns = columns.with_rows(&logits);
                 // A single tile serves the gradient too; several are computed again.
                 whole = (rows.len() == self.batch).then_some(logits);
             }

@@ -67,6 +67,11 @@ impl Input {
 pub(crate) struct Values(FlexTensor);
 
 impl Values {
+    /// Those of a tensor without its graph; `None` if they are not for the fused operations.
+    pub fn untracked<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
+        Some(Self::from(tensor.clone().without_autodiff().try_into_primitive::<Flex>().ok()?))
+    }
+
     pub fn get(&self) -> &[f32] {
         match self.0.as_slice() {
             Some(values) => values,

@@ -1,11 +1,14 @@
 //! The divergence from a teacher over slices: the rows of a tile are spread over all cores, and the gradients are
 //! computed with the loss.
 
+use std::borrow::Cow;
+
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::contrastive::log_sums::{Columns, multiply_add, row_log_sum, within};
+use crate::contrastive::objective::{Logits, LossRows};
 use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
 use crate::cpu::gemm::{Matrix, matmul, matmul_add};
 use crate::cpu::simd::{LANES, exp, ln_1p, vectorised};
@@ -19,14 +22,15 @@ const TASK_ROWS: usize = 128;
 /// row. `None` if an input is not for the fused operations.
 pub fn distillation_loss(
     teacher: &TeacherLogits<'_>,
-    (image_embeds, text_embeds): (&Tensor<2>, &Tensor<2>),
-    logit_scale: &Tensor<1>,
-    logit_bias: Option<&Tensor<1>>,
+    Logits { image_embeds, text_embeds, logit_scale, logit_bias }: Logits<'_>,
     masked: &[(usize, usize)],
+    rows: Option<&LossRows>,
     tile: usize,
 ) -> Option<Tensor<1>> {
-    let ([batch, dim], [_, teacher_dim]) = (image_embeds.dims(), teacher.image.dims());
-    assert_eq!(text_embeds.dims(), [batch, dim], "shape of the text embeddings of a batch");
+    let ([own, dim], [batch, width]) = (image_embeds.dims(), text_embeds.dims());
+    let [_, teacher_dim] = teacher.image.dims();
+    assert_eq!(width, dim, "width of the text embeddings of a batch");
+    assert_eq!(teacher.image.dims(), [own, teacher_dim], "shape of the teacher's image embeddings");
     assert_eq!(teacher.text.dims(), [batch, teacher_dim], "shape of the teacher's text embeddings");
     let inputs = [
         Input::new(teacher.image.clone().without_autodiff())?,
@@ -36,30 +40,36 @@ pub fn distillation_loss(
         Input::new(logit_scale.clone())?,
         Input::optional(logit_bias)?,
     ];
+    let columns = match (teacher.column_log_sums, rows.and_then(|rows| rows.column_log_sums.as_ref())) {
+        (Some(teacher), Some(student)) => Some([Values::untracked(teacher)?, Values::untracked(student)?]),
+        _ => None,
+    };
     let has_bias = logit_bias.is_some();
     let forward = |[teacher_image, teacher_text, image, text, scale, bias]: &[Values; 6], tracked: bool| {
-        let first = |values: &Values| values.get()[0];
+        let value = |values: &Values| values.get()[0];
         let pass = Pass {
-            teacher: Logits {
+            teacher: Side {
                 image: Matrix::new(teacher_image.get(), teacher_dim),
                 text: Matrix::new(teacher_text.get(), teacher_dim),
                 scale: teacher.scale as f32,
                 bias: teacher.loss.bias() as f32,
             },
-            student: Logits {
+            student: Side {
                 image: Matrix::new(image.get(), dim),
                 text: Matrix::new(text.get(), dim),
-                scale: first(scale).exp(),
-                bias: if has_bias { first(bias) } else { 0.0 },
+                scale: value(scale).exp(),
+                bias: if has_bias { value(bias) } else { 0.0 },
             },
             masked,
+            first: rows.map_or(0, |rows| rows.first),
+            rows: own,
             batch,
             dim,
-            tile_rows: (tile / batch.max(1)).clamp(1, batch.max(1)),
+            tile_rows: (tile / batch.max(1)).clamp(1, own.max(1)),
             tracked,
         };
         let (loss, gradients) = match teacher.loss {
-            TeacherLoss::Softmax => pass.softmax(),
+            TeacherLoss::Softmax => pass.softmax(columns.as_ref().map(|sides| sides.each_ref().map(Values::get))),
             TeacherLoss::Sigmoid { .. } => pass.sigmoid(),
         };
         (flex_tensor(vec![loss as f32], [1]), gradients)
@@ -74,19 +84,20 @@ struct Gradients {
     text: Vec<f32>,
     logit_scale: f64,
     logit_bias: f64,
-    /// `[batch, dim]`.
-    shape: [usize; 2],
+    /// Width of the embeddings.
+    dim: usize,
 }
 
 /// The forward pass has computed the gradients; here they are multiplied by the gradient of the loss.
 fn backward(gradients: Gradients, output: Values, needed: [bool; 6]) -> [Option<FlexTensor>; 6] {
     let factor = output.get()[0];
-    let Gradients { image, text, logit_scale, logit_bias, shape } = gradients;
+    let Gradients { image, text, logit_scale, logit_bias, dim } = gradients;
     let times = |mut values: Vec<f32>| {
         if factor != 1.0 {
             values.par_iter_mut().for_each(|value| *value *= factor);
         }
-        flex_tensor(values, shape)
+        let rows = values.len() / dim.max(1);
+        flex_tensor(values, [rows, dim])
     };
     let scalar = |value: f64| flex_tensor(vec![value as f32 * factor], [1]);
     [
@@ -101,8 +112,8 @@ fn backward(gradients: Gradients, output: Values, needed: [bool; 6]) -> [Option<
 
 /// What one side's logits are computed from.
 #[derive(Clone, Copy)]
-struct Logits<'a> {
-    /// `[batch, dim]`.
+struct Side<'a> {
+    /// `[rows, dim]`.
     image: Matrix<'a>,
     /// `[batch, dim]`.
     text: Matrix<'a>,
@@ -119,9 +130,12 @@ struct Tile {
 }
 
 struct Pass<'a> {
-    teacher: Logits<'a>,
-    student: Logits<'a>,
+    teacher: Side<'a>,
+    student: Side<'a>,
     masked: &'a [(usize, usize)],
+    /// The first row of the logits that this pass computes, and their number.
+    first: usize,
+    rows: usize,
     batch: usize,
     /// Of the student.
     dim: usize,
@@ -133,15 +147,16 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// First row and number of rows of each tile.
     fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let (batch, size) = (self.batch, self.tile_rows);
-        (0..batch.div_ceil(size)).map(move |tile| (tile * size, size.min(batch - tile * size)))
+        let (first, rows, size) = (self.first, self.rows, self.tile_rows);
+        (0..rows.div_ceil(size)).map(move |tile| (first + tile * size, size.min(rows - tile * size)))
     }
 
     fn tile(&self, (first, rows): (usize, usize)) -> Tile {
         let batch = self.batch;
-        let logits = |side: Logits<'_>| {
+        let logits = |side: Side<'_>| {
             let mut logits = par_rows(rows, batch, |start, out| {
-                let out = matmul(side.image.rows(first + start, out.len() / batch), side.text.t(), out);
+                let images = side.image.rows(first - self.first + start, out.len() / batch);
+                let out = matmul(images, side.text.t(), out);
                 multiply_add(out, side.scale, side.bias);
                 out
             });
@@ -153,24 +168,24 @@ impl Pass<'_> {
         Tile { first, rows, teacher: logits(self.teacher), student: logits(self.student) }
     }
 
-    fn softmax(&self) -> (f64, Gradients) {
+    /// `given`: the log-sum-exps of the columns over all rows, the teacher's and the student's.
+    fn softmax(&self, given: Option<[&[f32]; 2]>) -> (f64, Gradients) {
         let batch = self.batch;
-        let mut rows = [Vec::with_capacity(batch), Vec::with_capacity(batch)];
-        let mut columns = [Columns::new(batch), Columns::new(batch)];
         let mut whole = None;
-        for range in self.tiles() {
-            let tile = self.tile(range);
-            for (at, logits) in [&tile.teacher, &tile.student].into_iter().enumerate() {
-                rows[at].par_extend(logits.par_chunks(batch).map(row_log_sum));
-                columns[at].add(logits);
+        let columns = given.map(|sides| sides.map(Cow::Borrowed)).unwrap_or_else(|| {
+            let mut columns = [Columns::new(batch), Columns::new(batch)];
+            for range in self.tiles() {
+                let tile = self.tile(range);
+                columns[0].add(&tile.teacher);
+                columns[1].add(&tile.student);
+                // A single tile serves the gradient too; several are computed again.
+                whole = (tile.rows == batch).then_some(tile);
             }
-            // A single tile serves the gradient too; several are computed again.
-            whole = (tile.rows == batch).then_some(tile);
-        }
-        let columns = columns.map(|columns| columns.log_sums());
+            columns.map(|columns| Cow::Owned(columns.log_sums()))
+        });
         let share = 0.5 / batch as f32;
-        self.gradients(whole, share, |row, teacher, student| {
-            let sums = rows.each_ref().map(|sums| sums[row]);
+        self.gradients(whole, share, |teacher, student| {
+            let sums = [row_log_sum(teacher), row_log_sum(student)];
             let [loss, scale] = softmax_slopes(teacher, student, sums, &columns[0], &columns[1]);
             [loss, scale, 0.0]
         })
@@ -179,30 +194,29 @@ impl Pass<'_> {
     fn sigmoid(&self) -> (f64, Gradients) {
         let bias = self.student.bias;
         let share = (self.batch as f32).recip();
-        self.gradients(None, share, |_, teacher, student| sigmoid_slopes(teacher, student, bias))
+        self.gradients(None, share, |teacher, student| sigmoid_slopes(teacher, student, bias))
     }
 
     /// The loss and its gradients, tile by tile.
     ///
-    /// `slopes` takes the number of a row and its logits, replaces the student's by the derivatives of the loss, and
-    /// returns the loss with its derivatives by `logit_scale` and `logit_bias`; all are multiplied by `share` here.
-    /// `whole` is the tile of all rows if it is in memory already.
+    /// `slopes` takes the logits of a row, replaces the student's by the derivatives of the loss, and returns the loss
+    /// with its derivatives by `logit_scale` and `logit_bias`; all are multiplied by `share` here. `whole` is the tile
+    /// of all rows if it is in memory already.
     fn gradients(
         &self,
         mut whole: Option<Tile>,
         share: f32,
-        slopes: impl Fn(usize, &[f32], &mut [f32]) -> [f32; 3] + Sync,
+        slopes: impl Fn(&[f32], &mut [f32]) -> [f32; 3] + Sync,
     ) -> (f64, Gradients) {
         let (batch, dim) = (self.batch, self.dim);
-        let mut image = Vec::with_capacity(if self.tracked { batch * dim } else { 0 });
+        let mut image = Vec::with_capacity(if self.tracked { self.rows * dim } else { 0 });
         let mut text = vec![0.0; if self.tracked { batch * dim } else { 0 }];
         let (mut loss, mut logit_scale, mut logit_bias) = (0.0, 0.0, 0.0);
         let factor = self.student.scale * share;
         for range in self.tiles() {
             let Tile { first, rows, teacher, mut student } = whole.take().unwrap_or_else(|| self.tile(range));
-            let of_rows = student.par_chunks_mut(batch).zip(teacher.par_chunks(batch)).enumerate();
-            let sums: Vec<[f32; 3]> =
-                of_rows.map(|(row, (student, teacher))| slopes(first + row, teacher, student)).collect();
+            let of_rows = student.par_chunks_mut(batch).zip(teacher.par_chunks(batch));
+            let sums: Vec<[f32; 3]> = of_rows.map(|(student, teacher)| slopes(teacher, student)).collect();
             for [of_loss, of_scale, of_bias] in sums {
                 loss += f64::from(of_loss);
                 logit_scale += f64::from(of_scale);
@@ -218,7 +232,7 @@ impl Pass<'_> {
                 multiply_add(out, factor, 0.0);
                 out
             }));
-            let images = self.student.image.rows(first, rows);
+            let images = self.student.image.rows(first - self.first, rows);
             text.par_chunks_mut(TASK_ROWS * dim).enumerate().for_each(|(task, out)| {
                 let slopes = slopes.cols(task * TASK_ROWS, out.len() / dim).t();
                 matmul_add(slopes, images, out, dim);
@@ -227,7 +241,7 @@ impl Pass<'_> {
         text.par_chunks_mut(TASK_ROWS * dim).for_each(|values| multiply_add(values, factor, 0.0));
         let share = f64::from(share);
         let [logit_scale, logit_bias] = [logit_scale, logit_bias].map(|slope| slope * share);
-        (loss * share, Gradients { image, text, logit_scale, logit_bias, shape: [batch, dim] })
+        (loss * share, Gradients { image, text, logit_scale, logit_bias, dim })
     }
 }
 

@@ -5,14 +5,17 @@ use burn::tensor::Tensor;
 /// The logits of a teacher: the cosines of its embeddings times `scale`.
 #[derive(Debug, Clone, Copy)]
 pub struct TeacherLogits<'a> {
-    /// Embeddings of the images of the batch, `[batch, teacher dim]`, L2-normalised.
+    /// Embeddings of the images, `[batch, teacher dim]`, L2-normalised; of some rows, `[rows, teacher dim]`.
     pub image: &'a Tensor<2>,
-    /// Embeddings of the texts, likewise.
+    /// Embeddings of the texts of the batch, likewise, `[batch, teacher dim]`.
     pub text: &'a Tensor<2>,
     /// Factor of the cosines.
     pub scale: f64,
     /// How they are compared.
     pub loss: TeacherLoss,
+    /// The log-sum-exps of all columns over all rows, `[1, batch]`, for softmax over some rows: from
+    /// [`teacher_column_sums`](crate::teacher_column_sums).
+    pub column_log_sums: Option<&'a Tensor<2>>,
 }
 
 /// A divergence of the student's logits from the teacher's.

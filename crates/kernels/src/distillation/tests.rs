@@ -3,9 +3,13 @@
 use burn::tensor::activation::{log_sigmoid, log_softmax, sigmoid};
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::contrastive::column_sums;
+use crate::contrastive::objective::{ColumnSums, Logits, LossRows};
 use crate::distillation::fused;
 use crate::distillation::teacher::{TeacherLogits, TeacherLoss};
 use crate::distillation::tiled::tiled_distillation_loss;
+use crate::distillation::{distillation_loss, teacher_column_sums};
+use crate::portable::forms::with_plain_forms;
 
 const SCALE: f64 = 20.0;
 
@@ -44,20 +48,18 @@ impl Case {
 
     fn logits(&self) -> TeacherLogits<'_> {
         let [image, text] = &self.teacher;
-        TeacherLogits { image, text, scale: SCALE, loss: self.loss }
+        TeacherLogits { image, text, scale: SCALE, loss: self.loss, column_log_sums: None }
     }
 
     /// The loss, and its gradients by the embeddings, `logit_scale` and `logit_bias`; the backward pass starts from a
     /// factor other than 1.
-    fn values(
-        &self,
-        loss: impl Fn((&Tensor<2>, &Tensor<2>), &Tensor<1>, Option<&Tensor<1>>) -> Tensor<1>,
-    ) -> Vec<Vec<f32>> {
+    fn values(&self, loss: impl Fn(Logits<'_>) -> Tensor<1>) -> Vec<Vec<f32>> {
         let device = Device::flex().autodiff();
         let [image, text] = [3, 4].map(|seed| units(self.batch, 7, seed).autodiff().require_grad());
         let [scale, bias] = [1.7, -2.5].map(|value: f32| Tensor::<1>::from_data([value], &device).require_grad());
         let has_bias = self.loss != TeacherLoss::Softmax;
-        let loss = loss((&image, &text), &scale, Some(&bias).filter(|_| has_bias));
+        let logit_bias = Some(&bias).filter(|_| has_bias);
+        let loss = loss(Logits { image_embeds: &image, text_embeds: &text, logit_scale: &scale, logit_bias });
         let mut gradients = (loss.clone() * 3.0).backward();
         let mut found = vec![vec![loss.into_scalar::<f32>() * 3.0]];
         for leaf in [image, text] {
@@ -77,9 +79,10 @@ impl Case {
         let [image, text] = self.teacher.clone();
         let teacher = image.matmul(text.transpose()) * SCALE;
         let batch = self.batch as f64;
-        self.values(|(image, text), scale, bias| {
-            let logits = image.clone().matmul(text.clone().transpose()) * scale.clone().exp().unsqueeze();
-            match (self.loss, bias) {
+        self.values(|Logits { image_embeds, text_embeds, logit_scale, logit_bias }| {
+            let cosines = image_embeds.clone().matmul(text_embeds.clone().transpose());
+            let logits = cosines * logit_scale.clone().exp().unsqueeze();
+            match (self.loss, logit_bias) {
                 (TeacherLoss::Softmax, _) => {
                     let divergence = |dim| {
                         let [p, q] = [&teacher, &logits].map(|z| log_softmax(z.clone() - left_out.clone() * 1e9, dim));
@@ -97,6 +100,37 @@ impl Case {
                 }
                 (TeacherLoss::Sigmoid { .. }, None) => unreachable!("`values` gives a bias"),
             }
+        })
+    }
+
+    /// The same, added up from the parts of ranges of rows that end at `ends`.
+    fn of_rows(&self, ends: &[usize]) -> Vec<Vec<f32>> {
+        let starts = std::iter::once(&0).chain(ends);
+        let ranges: Vec<_> = starts.zip(ends).map(|(&start, &end)| start..end).collect();
+        let [teacher_image, _] = &self.teacher;
+        self.values(|logits| {
+            let of_ranges = |image: &Tensor<2>| -> Vec<Tensor<2>> {
+                ranges.iter().map(|rows| image.clone().slice(rows.clone())).collect()
+            };
+            let parts = of_ranges(teacher_image).into_iter().zip(of_ranges(logits.image_embeds)).zip(&ranges);
+            let parts: Vec<_> = parts.map(|((teacher, student), rows)| (teacher, student, rows.start)).collect();
+            let [of_teacher, of_student] = [true, false].map(|is_teacher| {
+                let sums = parts.iter().map(|(teacher, student, first)| match is_teacher {
+                    true => {
+                        teacher_column_sums(&TeacherLogits { image: teacher, ..self.logits() }, &self.masked, *first)
+                    }
+                    false => column_sums(Logits { image_embeds: student, ..logits }, &self.masked, *first),
+                });
+                let sums = sums.reduce(ColumnSums::join).unwrap().log_sums();
+                Some(sums).filter(|_| self.loss == TeacherLoss::Softmax)
+            });
+            let losses = parts.iter().map(|(teacher, student, first)| {
+                let teacher = TeacherLogits { image: teacher, column_log_sums: of_teacher.as_ref(), ..self.logits() };
+                let student = Logits { image_embeds: student, ..logits };
+                let rows = LossRows { first: *first, column_log_sums: of_student.clone() };
+                distillation_loss(&teacher, student, &self.masked, Some(&rows))
+            });
+            losses.reduce(|sum, loss| sum + loss).unwrap()
         })
     }
 }
@@ -122,17 +156,73 @@ fn both_forms_match_plain_formula() {
             assert!(expected[0][0] > 1e-2, "{expected:?}");
             for rows in [1, 7, batch] {
                 let what = format!("{loss:?}, {rows} of {batch} rows, masked: {is_masked}");
-                let fused = case.values(|embeds, scale, bias| {
-                    fused::distillation_loss(&case.logits(), embeds, scale, bias, &case.masked, rows * batch).unwrap()
+                let fused = case.values(|student| {
+                    fused::distillation_loss(&case.logits(), student, &case.masked, None, rows * batch).unwrap()
                 });
                 assert_close(&format!("fused {what}"), &fused, &expected);
-                let tiled = case.values(|embeds, scale, bias| {
-                    tiled_distillation_loss(&case.logits(), embeds, scale, bias, &case.masked, rows * batch)
+                let tiled = case.values(|student| {
+                    tiled_distillation_loss(&case.logits(), student, &case.masked, None, rows * batch)
                 });
                 assert_close(&format!("tiled {what}"), &tiled, &expected);
             }
         }
     }
+}
+
+#[test]
+fn rows_add_up_to_the_batch() {
+    for loss in [TeacherLoss::Softmax, TeacherLoss::Sigmoid { bias: -9.0 }] {
+        // In a part of one row, some columns have masked logits alone.
+        let case = Case::new(67, loss, true);
+        let expected = case.plain();
+        for ends in [&[67][..], &[34, 67], &[1, 3, 66, 67], &[9, 18, 27, 35, 43, 51, 59, 67]] {
+            let what = format!("{loss:?}, rows up to {ends:?}");
+            assert_close(&format!("fused {what}"), &case.of_rows(ends), &expected);
+            assert_close(&format!("tiled {what}"), &with_plain_forms(|| case.of_rows(ends)), &expected);
+        }
+    }
+}
+
+/// A part in several tiles is the part in one.
+#[test]
+fn tiles_of_rows_add_up() {
+    for loss in [TeacherLoss::Softmax, TeacherLoss::Sigmoid { bias: -9.0 }] {
+        let case = Case::new(67, loss, true);
+        let (first, end) = (20, 51);
+        let of_tiles = |tile_rows: usize, is_fused: bool| {
+            case.values(|logits| {
+                let own = |image: &Tensor<2>| image.clone().slice(first..end);
+                let (teacher, student) = (own(&case.teacher[0]), own(logits.image_embeds));
+                let teacher_sums = teacher_column_sums(&case.logits(), &case.masked, 0).log_sums();
+                let sums = column_sums(logits, &case.masked, 0).log_sums();
+                let teacher = TeacherLogits { image: &teacher, column_log_sums: Some(&teacher_sums), ..case.logits() };
+                let student = Logits { image_embeds: &student, ..logits };
+                let rows = Some(LossRows { first, column_log_sums: Some(sums) });
+                let tile = tile_rows * case.batch;
+                match is_fused {
+                    true => fused::distillation_loss(&teacher, student, &case.masked, rows.as_ref(), tile).unwrap(),
+                    false => tiled_distillation_loss(&teacher, student, &case.masked, rows.as_ref(), tile),
+                }
+            })
+        };
+        let expected = of_tiles(67, true);
+        for tile_rows in [1, 7] {
+            for is_fused in [true, false] {
+                assert_close(&format!("{loss:?} {tile_rows} {is_fused}"), &of_tiles(tile_rows, is_fused), &expected);
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic = "softmax over some rows needs the sums of the columns over all"]
+fn rows_of_softmax_need_columns_of_both() {
+    let case = Case::new(5, TeacherLoss::Softmax, false);
+    case.values(|student| {
+        let sums = column_sums(student, &[], 0).log_sums();
+        let rows = LossRows { first: 0, column_log_sums: Some(sums) };
+        distillation_loss(&case.logits(), student, &[], Some(&rows))
+    });
 }
 
 #[test]
@@ -143,10 +233,10 @@ fn equal_logits_cost_nothing() {
     for (loss, bias) in [(TeacherLoss::Softmax, None), (TeacherLoss::Sigmoid { bias: -9.0 }, Some(&bias))] {
         let case = Case::new(40, loss, true);
         let [image, text] = case.teacher.clone().map(|side| side.autodiff().require_grad());
-        let embeds = (&image, &text);
+        let student = Logits { image_embeds: &image, text_embeds: &text, logit_scale: &scale, logit_bias: bias };
         for found in [
-            fused::distillation_loss(&case.logits(), embeds, &scale, bias, &case.masked, 1 << 20).unwrap(),
-            tiled_distillation_loss(&case.logits(), embeds, &scale, bias, &case.masked, 7 * 40),
+            fused::distillation_loss(&case.logits(), student, &case.masked, None, 1 << 20).unwrap(),
+            tiled_distillation_loss(&case.logits(), student, &case.masked, None, 7 * 40),
         ] {
             let mut gradients = found.clone().backward();
             let gradient = image.grad_remove(&mut gradients).unwrap().abs().max().into_scalar::<f32>();
@@ -161,9 +251,10 @@ fn untracked_loss_is_the_same() {
     let case = Case::new(30, TeacherLoss::Softmax, true);
     let [image, text] = [3, 4].map(|seed| units(30, 7, seed));
     let scale = Tensor::<1>::from_data([1.7f32], &Device::flex());
-    let loss = |embeds: (&Tensor<2>, &Tensor<2>), scale: &Tensor<1>| {
-        fused::distillation_loss(&case.logits(), embeds, scale, None, &case.masked, 90).unwrap().into_scalar::<f32>()
+    let loss = |[image_embeds, text_embeds]: [&Tensor<2>; 2]| {
+        let student = Logits { image_embeds, text_embeds, logit_scale: &scale, logit_bias: None };
+        fused::distillation_loss(&case.logits(), student, &case.masked, None, 90).unwrap().into_scalar::<f32>()
     };
     let tracked = [&image, &text].map(|side| side.clone().autodiff().require_grad());
-    assert_eq!(loss((&image, &text), &scale), loss((&tracked[0], &tracked[1]), &scale));
+    assert_eq!(loss([&image, &text]), loss(tracked.each_ref()));
 }

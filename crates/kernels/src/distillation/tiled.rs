@@ -6,6 +6,7 @@ use std::ops::Range;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
+use crate::contrastive::objective::{ColumnSums, Logits, LossRows};
 use crate::distillation::teacher::{MASKED, TeacherLogits, TeacherLoss};
 use crate::portable::transfers::upload;
 
@@ -13,40 +14,45 @@ use crate::portable::transfers::upload;
 /// `tile` logits of each matrix, but at least one row.
 pub fn tiled_distillation_loss(
     teacher: &TeacherLogits<'_>,
-    (image_embeds, text_embeds): (&Tensor<2>, &Tensor<2>),
-    logit_scale: &Tensor<1>,
-    logit_bias: Option<&Tensor<1>>,
+    Logits { image_embeds, text_embeds, logit_scale, logit_bias }: Logits<'_>,
     masked: &[(usize, usize)],
+    rows: Option<&LossRows>,
     tile: usize,
 ) -> Tensor<1> {
-    let [batch, _] = image_embeds.dims();
+    let ([own, _], [batch, _]) = (image_embeds.dims(), text_embeds.dims());
     let plain = |embeds: &Tensor<2>| embeds.clone().without_autodiff();
     let (image, text) = (plain(image_embeds), plain(text_embeds));
     let scale = logit_scale.clone().without_autodiff().exp();
     let constant = |value: f64| scale.full_like(value);
     let pass = Pass {
-        teacher: Logits {
+        teacher: Side {
             image: plain(teacher.image),
             text: plain(teacher.text),
             scale: constant(teacher.scale),
             bias: constant(teacher.loss.bias()),
         },
-        student: Logits {
+        student: Side {
             image: image.clone(),
             text: text.clone(),
             bias: logit_bias.map_or_else(|| constant(0.0), |bias| bias.clone().without_autodiff()),
             scale: scale.clone(),
         },
         masked,
+        first: rows.map_or(0, |rows| rows.first),
+        rows: own,
         batch,
-        tile_rows: (tile / batch.max(1)).clamp(1, batch.max(1)),
+        tile_rows: (tile / batch.max(1)).clamp(1, own.max(1)),
     };
     let tracked = image_embeds.is_autodiff()
         || text_embeds.is_autodiff()
         || logit_scale.is_autodiff()
         || logit_bias.is_some_and(Tensor::is_autodiff);
     let mut slopes_of = match teacher.loss {
-        TeacherLoss::Softmax => pass.softmax(),
+        TeacherLoss::Softmax => {
+            let student = rows.and_then(|rows| rows.column_log_sums.as_ref());
+            let given = teacher.column_log_sums.zip(student);
+            pass.softmax(given.map(|(teacher, student)| [teacher.clone(), student.clone()]))
+        }
         TeacherLoss::Sigmoid { .. } => pass.sigmoid(),
     };
     let mut loss = scale.zeros_like();
@@ -57,7 +63,7 @@ pub fn tiled_distillation_loss(
         if tracked {
             by_bias = by_bias + slopes.clone().sum();
             by_image.push(slopes.clone().matmul(text.clone()));
-            by_text = by_text + slopes.transpose().matmul(image.clone().slice(rows));
+            by_text = by_text + slopes.transpose().matmul(image.clone().slice(pass.place(&rows)));
         }
     }
     if !tracked {
@@ -79,8 +85,8 @@ pub fn tiled_distillation_loss(
 }
 
 /// What one side's logits are computed from, outside of the autodiff graph.
-struct Logits {
-    /// `[batch, dim]`
+struct Side {
+    /// `[rows, dim]`
     image: Tensor<2>,
     /// `[batch, dim]`
     text: Tensor<2>,
@@ -91,9 +97,12 @@ struct Logits {
 }
 
 struct Pass<'a> {
-    teacher: Logits,
-    student: Logits,
+    teacher: Side,
+    student: Side,
     masked: &'a [(usize, usize)],
+    /// The first row of the logits that this pass computes, and their number.
+    first: usize,
+    rows: usize,
     batch: usize,
     tile_rows: usize,
 }
@@ -104,14 +113,19 @@ type Slopes<'a> = Box<dyn FnMut(&Range<usize>) -> (Tensor<1>, Tensor<2>) + 'a>;
 impl Pass<'_> {
     /// The rows of each tile.
     fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (batch, size) = (self.batch, self.tile_rows);
-        (0..batch.div_ceil(size)).map(move |tile| tile * size..batch.min((tile + 1) * size))
+        let (first, end, size) = (self.first, self.first + self.rows, self.tile_rows);
+        (first..end).step_by(size).map(move |first| first..end.min(first + size))
+    }
+
+    /// The place of rows among those of this pass.
+    fn place(&self, rows: &Range<usize>) -> Range<usize> {
+        rows.start - self.first..rows.end - self.first
     }
 
     /// The logits of some rows, the teacher's and the student's, `[rows, batch]`.
     fn logits(&self, rows: &Range<usize>) -> [Tensor<2>; 2] {
         [&self.teacher, &self.student].map(|side| {
-            let images = side.image.clone().slice(rows.clone());
+            let images = side.image.clone().slice(self.place(rows));
             let logits = images.matmul(side.text.clone().transpose()) * side.scale.clone().unsqueeze();
             self.mask(logits + side.bias.clone().unsqueeze(), rows)
         })
@@ -134,27 +148,34 @@ impl Pass<'_> {
         flat.select_assign(0, indices, added, IndexingUpdateOp::Add).reshape(shape)
     }
 
-    fn softmax(&self) -> Slopes<'_> {
-        let mut sums = [LogSums::default(), LogSums::default()];
+    /// `given`: the log-sum-exps of the columns over all rows, the teacher's and the student's.
+    fn softmax(&self, given: Option<[Tensor<2>; 2]>) -> Slopes<'_> {
         let mut whole = None;
-        for rows in self.tiles() {
-            let logits = self.logits(&rows);
-            sums.iter_mut().zip(&logits).for_each(|(sums, logits)| sums.add(logits));
-            // A single tile serves the gradient too; several are computed again.
-            whole = (rows.len() == self.batch).then_some(logits);
-        }
-        let [(teacher_rows, teacher_columns), (student_rows, student_columns)] = sums.map(LogSums::finish);
+        let [teacher_columns, student_columns] = given.unwrap_or_else(|| {
+            let none = || ColumnSums::of_none(self.batch, &self.student.text.device());
+            let (mut teacher, mut student) = (none(), none());
+            for rows in self.tiles() {
+                let logits = self.logits(&rows);
+                teacher = teacher.with_rows(&logits[0]);
+                student = student.with_rows(&logits[1]);
+                // A single tile serves the gradient too; several are computed again.
+                whole = (rows.len() == self.batch).then_some(logits);
+            }
+            [teacher, student].map(|columns| columns.log_sums())
+        });
         let share = 0.5 / self.batch as f64;
+        let over_row = |logits: &Tensor<2>| {
+            let top = logits.clone().max_dim(1);
+            logits.clone() - ((logits.clone() - top.clone()).exp().sum_dim(1).log() + top)
+        };
         Box::new(move |rows| {
             let [teacher, student] = whole.take().unwrap_or_else(|| self.logits(rows));
-            let of = |sums: &Tensor<2>| sums.clone().slice(rows.clone());
             let divergence = |p: Tensor<2>, q: Tensor<2>| {
                 let probabilities = p.clone().exp();
                 let slopes = q.clone().exp() - probabilities.clone();
                 ((probabilities * (p - q)).sum(), slopes)
             };
-            let (over_texts, by_row) =
-                divergence(teacher.clone() - of(&teacher_rows), student.clone() - of(&student_rows));
+            let (over_texts, by_row) = divergence(over_row(&teacher), over_row(&student));
             let (over_images, by_column) =
                 divergence(teacher - teacher_columns.clone(), student - student_columns.clone());
             ((over_texts + over_images) * share, (by_row + by_column) * share)
@@ -172,37 +193,5 @@ impl Pass<'_> {
             let loss = (target.clone() * (teacher - student.clone()) + difference).sum();
             (loss * share, (sigmoid(student) - target) * share)
         })
-    }
-}
-
-/// Log-sum-exps of the rows of all tiles, and running ones of the columns.
-#[derive(Default)]
-struct LogSums {
-    /// `[rows of the tile, 1]` each.
-    rows: Vec<Tensor<2>>,
-    /// Maxima, and sums of exponentials relative to them, `[1, batch]`.
-    columns: Option<[Tensor<2>; 2]>,
-}
-
-impl LogSums {
-    fn add(&mut self, logits: &Tensor<2>) {
-        let top = logits.clone().max_dim(1);
-        self.rows.push((logits.clone() - top.clone()).exp().sum_dim(1).log() + top);
-        let top = logits.clone().max_dim(0);
-        let sum_to = |top: &Tensor<2>| (logits.clone() - top.clone()).exp().sum_dim(0);
-        self.columns = Some(match self.columns.take() {
-            None => [top.clone(), sum_to(&top)],
-            Some([tops, sums]) => {
-                let top = tops.clone().max_pair(top);
-                let sums = sums * (tops - top.clone()).exp() + sum_to(&top);
-                [top, sums]
-            }
-        });
-    }
-
-    /// Those of the rows, `[batch, 1]`, and of the columns, `[1, batch]`.
-    fn finish(self) -> (Tensor<2>, Tensor<2>) {
-        let Some([tops, sums]) = self.columns else { unreachable!("a batch has a tile") };
-        (Tensor::cat(self.rows, 0), sums.log() + tops)
     }
 }

@@ -1,6 +1,8 @@
 //! The structure loss over slices: the rows of a tile are spread over all cores, and the gradient is computed with the
 //! loss.
 
+use std::ops::Range;
+
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
@@ -16,7 +18,13 @@ const TASK_ROWS: usize = 128;
 
 /// [`structure_loss`](crate::structure_loss) in tiles of at most `tile` similarities of each matrix, but at least one
 /// row. `None` if an input is not for the fused operations.
-pub fn structure_loss(reference: &Tensor<2>, embeds: &Tensor<2>, temperature: f64, tile: usize) -> Option<Tensor<1>> {
+pub fn structure_loss(
+    reference: &Tensor<2>,
+    embeds: &Tensor<2>,
+    temperature: f64,
+    rows: Range<usize>,
+    tile: usize,
+) -> Option<Tensor<1>> {
     let ([batch, width], [_, dim]) = (reference.dims(), embeds.dims());
     let inputs = [Input::new(reference.clone().without_autodiff())?, Input::new(embeds.clone())?];
     let forward = |[reference, embeds]: &[Values; 2], tracked: bool| {
@@ -24,9 +32,10 @@ pub fn structure_loss(reference: &Tensor<2>, embeds: &Tensor<2>, temperature: f6
             reference: Matrix::new(reference.get(), width),
             embeds: Matrix::new(embeds.get(), dim),
             factor: temperature.recip() as f32,
+            tile_rows: (tile / batch.max(1)).clamp(1, rows.len().max(1)),
+            rows,
             batch,
             dim,
-            tile_rows: (tile / batch.max(1)).clamp(1, batch.max(1)),
             tracked,
         };
         let (loss, gradient) = pass.run();
@@ -55,6 +64,8 @@ struct Pass<'a> {
     embeds: Matrix<'a>,
     /// The inverse temperature.
     factor: f32,
+    /// Those of the similarities that this pass computes.
+    rows: Range<usize>,
     batch: usize,
     dim: usize,
     tile_rows: usize,
@@ -68,8 +79,8 @@ impl Pass<'_> {
         let Self { batch, dim, .. } = *self;
         let mut gradient = vec![0.0; if self.tracked { batch * dim } else { 0 }];
         let mut total = 0.0;
-        for first in (0..batch).step_by(self.tile_rows) {
-            let rows = self.tile_rows.min(batch - first);
+        for first in self.rows.clone().step_by(self.tile_rows) {
+            let rows = self.tile_rows.min(self.rows.end - first);
             let mut before = self.similarities(self.reference, first, rows);
             let mut after = self.similarities(self.embeds, first, rows);
             let of_rows = before.par_chunks_mut(batch).zip(after.par_chunks_mut(batch));

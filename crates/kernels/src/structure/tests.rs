@@ -1,5 +1,7 @@
 //! Both forms against the formula in Burn's own differentiated operations, on whole matrices.
 
+use std::ops::Range;
+
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -51,30 +53,62 @@ fn both_forms_match_plain_formula() {
     for batch in [2, 3, 150] {
         let (expected, gradient) = values(batch, plain);
         assert!(expected > 1e-2 || batch < 150, "{expected}");
-        let largest = gradient.iter().fold(0f32, |largest, value| largest.max(value.abs()));
         for rows in [1, 7, batch] {
             let fused = values(batch, |reference, embeds| {
-                fused::structure_loss(reference, embeds, TEMPERATURE, rows * batch).unwrap()
+                fused::structure_loss(reference, embeds, TEMPERATURE, 0..batch, rows * batch).unwrap()
             });
-            let tiled =
-                values(batch, |reference, embeds| tiled_structure_loss(reference, embeds, TEMPERATURE, rows * batch));
+            let tiled = values(batch, |reference, embeds| {
+                tiled_structure_loss(reference, embeds, TEMPERATURE, 0..batch, rows * batch)
+            });
             for (form, (found, by_embeds)) in [("fused", fused), ("tiled", tiled)] {
-                // A difference of logarithms of about 1, whose rounding does not shrink with it.
-                let close = (found - expected).abs() < 1e-5 * expected.max(0.05);
-                assert!(close, "{form} {rows}/{batch}: {found}, not {expected}");
-                let worst = by_embeds.iter().zip(&gradient).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
-                assert!(worst < 1e-5 * largest.max(0.05), "{form} {rows}/{batch}: {worst} of {largest}");
+                assert_close(&format!("{form} {rows}/{batch}"), (found, &by_embeds), (expected, &gradient));
             }
         }
     }
 }
 
 #[test]
+fn rows_add_up_to_the_batch() {
+    let batch = 150;
+    let (expected, gradient) = values(batch, plain);
+    for ends in [&[150][..], &[75, 150], &[1, 3, 149, 150], &[19, 38, 57, 76, 95, 114, 132, 150]] {
+        // Parts in one tile, and in several.
+        for tile_rows in [batch, 7] {
+            let sum = |loss: &dyn Fn(&Tensor<2>, &Tensor<2>, Range<usize>) -> Tensor<1>| {
+                values(batch, |reference, embeds| {
+                    let starts = std::iter::once(&0).chain(ends);
+                    let parts = starts.zip(ends).map(|(&start, &end)| loss(reference, embeds, start..end));
+                    parts.reduce(|sum, part| sum + part).unwrap()
+                })
+            };
+            let tile = tile_rows * batch;
+            let fused = sum(&|reference, embeds, rows| {
+                fused::structure_loss(reference, embeds, TEMPERATURE, rows, tile).unwrap()
+            });
+            let tiled =
+                sum(&|reference, embeds, rows| tiled_structure_loss(reference, embeds, TEMPERATURE, rows, tile));
+            for (form, (found, by_embeds)) in [("fused", fused), ("tiled", tiled)] {
+                assert_close(&format!("{form} {tile_rows} {ends:?}"), (found, &by_embeds), (expected, &gradient));
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn assert_close(what: &str, (found, by_embeds): (f32, &[f32]), (expected, gradient): (f32, &[f32])) {
+    // A difference of logarithms of about 1, whose rounding does not shrink with it.
+    assert!((found - expected).abs() < 1e-5 * expected.max(0.05), "{what}: {found}, not {expected}");
+    let largest = gradient.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    let worst = by_embeds.iter().zip(gradient).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
+    assert!(worst < 1e-5 * largest.max(0.05), "{what}: {worst} of {largest}");
+}
+
+#[test]
 fn equal_neighbourhoods_cost_nothing() {
     let x = centred(40, 9, 3, &Device::flex());
     let turned = x.clone().flip([1]);
-    for loss in [fused::structure_loss(&x, &turned, TEMPERATURE, 1 << 20), None] {
-        let loss = loss.unwrap_or_else(|| tiled_structure_loss(&x, &turned, TEMPERATURE, 1 << 20));
+    for loss in [fused::structure_loss(&x, &turned, TEMPERATURE, 0..40, 1 << 20), None] {
+        let loss = loss.unwrap_or_else(|| tiled_structure_loss(&x, &turned, TEMPERATURE, 0..40, 1 << 20));
         assert!(loss.into_scalar::<f32>().abs() < 1e-6);
     }
 }

@@ -133,13 +133,17 @@ fn operations() -> Vec<Operation<'static>> {
                 let masked = masked.clone();
                 all.push(operation("distillation_loss", &[[batch, 48]; 2], &vectors, move |Inputs { m, v }| {
                     let [image, text] = [5, 6].map(|seed| constant(seed, [batch, 20]));
-                    let teacher = TeacherLogits { image: &image, text: &text, scale: 2.0, loss };
-                    let (embeds, scale, bias) =
-                        ((&m[0], &m[1]), v[0].as_ref().unwrap(), v.get(1).and_then(Option::as_ref));
+                    let teacher = TeacherLogits { image: &image, text: &text, scale: 2.0, loss, column_log_sums: None };
+                    let student = Logits {
+                        image_embeds: &m[0],
+                        text_embeds: &m[1],
+                        logit_scale: v[0].as_ref().unwrap(),
+                        logit_bias: v.get(1).and_then(Option::as_ref),
+                    };
                     let loss = if fused {
-                        fused_distillation_loss(&teacher, embeds, scale, bias, &masked, tile).unwrap()
+                        fused_distillation_loss(&teacher, student, &masked, None, tile).unwrap()
                     } else {
-                        tiled_distillation_loss(&teacher, embeds, scale, bias, &masked, tile)
+                        tiled_distillation_loss(&teacher, student, &masked, None, tile)
                     };
                     loss.reshape([1, 1])
                 }));

@@ -1,6 +1,8 @@
 //! The structure term: what keeps the neighbourhoods that locked features have in a batch, where few pairs would let a
 //! projection lose them (STRUCTURE, arXiv:2506.16895). The formula is in `crates/kernels/src/structure/`.
 
+use std::ops::Range;
+
 use burn::tensor::{FloatDType, Tensor};
 use dualenc_kernels::structure_loss;
 use dualenc_model::normalize;
@@ -30,16 +32,26 @@ impl StructureTerm {
         if step >= self.warmup_steps { self.weight } else { self.weight * step as f64 / self.warmup_steps as f64 }
     }
 
-    /// The mean of the divergences of the sides that have locked features, without the weight; `None`: none has.
+    /// The part of `pairs` in the mean of the divergences of the sides that have locked features, without the weight;
+    /// `None`: none has. The parts of all pairs add up to the mean.
     ///
     /// `locked` are the features that the heads get, `[rows, width]`, and `features` what they make of them, `[rows,
     /// dim]`, un-normalised.
-    pub fn loss(&self, locked: [Option<&Tensor<2>>; 2], features: [&Tensor<2>; 2]) -> Option<Tensor<1>> {
+    pub fn loss(
+        &self,
+        locked: [Option<&Tensor<2>>; 2],
+        features: [&Tensor<2>; 2],
+        pairs: &Range<usize>,
+    ) -> Option<Tensor<1>> {
+        let [batch, _] = features[0].dims();
         let sides = locked.into_iter().zip(features);
         let losses: Vec<_> = sides
             .filter_map(|(locked, features)| {
                 let locked = locked?.clone().cast(FloatDType::F32);
-                Some(structure_loss(&centred(locked), &centred(features.clone()), self.temperature))
+                // The captions of a pair follow each other.
+                let each = features.dims()[0] / batch.max(1);
+                let rows = pairs.start * each..pairs.end * each;
+                Some(structure_loss(&centred(locked), &centred(features.clone()), self.temperature, rows))
             })
             .collect();
         let count = losses.len();

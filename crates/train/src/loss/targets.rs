@@ -54,13 +54,41 @@ pub(crate) enum Rows<'a> {
     All,
     Some {
         rows: Range<usize>,
-        /// The log-sum-exps of the columns over all rows, `[1, batch]`, in the order of [`Targets::column_sums`]; empty
-        /// for the sigmoid loss.
+        /// The log-sum-exps of the columns over all rows, `[1, batch]`, of each width and slot, and of each slot of a
+        /// teacher: in the order of [`LossTerms::column_sums`](crate::loss::terms::LossTerms::column_sums). Empty for
+        /// the sigmoid loss.
         columns: &'a [Tensor<2>],
     },
 }
 
 impl Rows<'_> {
+    /// Their numbers, of `batch` in all.
+    pub fn range(&self, batch: usize) -> Range<usize> {
+        match self {
+            Self::All => 0..batch,
+            Self::Some { rows, .. } => rows.clone(),
+        }
+    }
+
+    /// As the kernels take some rows; `None`: all. `matrix`: the number of the matrix of logits, in the order of the
+    /// columns.
+    pub fn of_matrix(&self, matrix: usize) -> Option<LossRows> {
+        match self {
+            Self::All => None,
+            Self::Some { rows, columns } => {
+                Some(LossRows { first: rows.start, column_log_sums: columns.get(matrix).cloned() })
+            }
+        }
+    }
+
+    /// These rows of embeddings of all.
+    pub fn of(&self, embeds: &Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::All => embeds.clone(),
+            Self::Some { rows, .. } => embeds.clone().slice(rows.clone()),
+        }
+    }
+
     /// Whether they are those with which whatever does not divide into rows is computed.
     pub fn has_first(&self) -> bool {
         match self {
@@ -101,16 +129,13 @@ impl Targets {
         width: usize,
     ) -> Tensor<1> {
         let logit_bias = logit_bias.filter(|_| self.loss == Loss::Sigmoid);
-        let own = self.own_rows(image, rows);
+        let own = rows.of(image);
         let texts = slots::by_slot(text, self.slots.len());
         let losses = self.slots.iter().zip(&texts).enumerate().map(|(slot, (targets, text))| {
             let logits = Logits { image_embeds: &own, text_embeds: text, logit_scale, logit_bias };
-            let loss = match rows {
-                Rows::All => pair_loss(logits, &targets.loss),
-                Rows::Some { rows, columns } => {
-                    let column_log_sums = columns.get(width * self.slots.len() + slot).cloned();
-                    pair_loss_of_rows(logits, &targets.loss, &LossRows { first: rows.start, column_log_sums })
-                }
+            let loss = match rows.of_matrix(width * self.slots.len() + slot) {
+                None => pair_loss(logits, &targets.loss),
+                Some(rows) => pair_loss_of_rows(logits, &targets.loss, &rows),
             };
             if rows.has_first() { targets.smoothed(loss, (image, text), logit_scale) } else { loss }
         });
@@ -136,17 +161,15 @@ impl Targets {
         self.slots.iter().zip(&slots::by_slot(text, self.slots.len())).filter_map(of_slot).collect()
     }
 
+    /// Of each slot, the pairs that are left out of its logits.
+    pub fn masked(&self) -> impl ExactSizeIterator<Item = &[(usize, usize)]> {
+        self.slots.iter().map(|slot| slot.loss.masked())
+    }
+
     /// The `loss` of L2-normalised embeddings, with statistics of the whole batch.
     pub fn with_statistics(&self, loss: Tensor<1>, [image, text]: [&Tensor<2>; 2]) -> BatchLoss {
         let spread = Tensor::cat(vec![spread(image), spread(text)], 0);
         BatchLoss { loss, num_duplicates: self.num_duplicates, chance: self.chance, spread }
-    }
-
-    fn own_rows(&self, image: &Tensor<2>, rows: &Rows<'_>) -> Tensor<2> {
-        match rows {
-            Rows::All => image.clone(),
-            Rows::Some { rows, .. } => image.clone().slice(rows.clone()),
-        }
     }
 }
 

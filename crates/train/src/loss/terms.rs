@@ -113,32 +113,31 @@ impl LossTerms {
         Targets::of(self.objective, inputs.pairs, inputs.mixing)
     }
 
-    /// The log-sum-exps of the columns over `rows` of the logits, of each width and slot; none for the sigmoid loss.
+    /// The log-sum-exps of the columns over `rows` of the logits, of each width and slot, then of the teacher's logits of
+    /// each slot; none for the sigmoid loss.
     pub fn column_sums(&self, targets: &Targets, inputs: &LossInputs<'_>, rows: &Range<usize>) -> Vec<ColumnSums> {
         let features = inputs.features.each_ref();
         let whole = features.map(|features| normalize(features.clone()));
         let embeds = std::iter::once(whole).chain(narrower(&self.narrower, features));
-        embeds.flat_map(|embeds| targets.column_sums(embeds.each_ref(), &inputs.logit_scale, rows)).collect()
+        let own = embeds.flat_map(|embeds| targets.column_sums(embeds.each_ref(), &inputs.logit_scale, rows));
+        let teacher = self.teacher.iter().zip(inputs.teacher);
+        own.chain(teacher.flat_map(|(term, embeds)| term.column_sums(targets, embeds.each_ref(), rows))).collect()
     }
 
-    /// The part of the loss that some rows of the logits have: the parts add up to the loss. The terms besides the
-    /// contrastive loss are parts of the first rows; for others they are 0.
+    /// The part of the loss that some rows of the logits have: the parts add up to the loss.
     pub fn loss_of_rows(&self, targets: &Targets, inputs: LossInputs<'_>, rows: &Rows<'_>) -> StepLoss {
         let LossInputs { step, pairs, mixing: _, locked, teacher, features, logit_scale, logit_bias } = inputs;
-        let zero = || Tensor::zeros([1], &logit_scale.device().without_autodiff());
         let features = features.each_ref();
         let embeds = features.map(|features| normalize(features.clone()));
-        let structure = self.structure.filter(|_| locked.iter().any(Option::is_some)).map(|term| {
-            let loss = rows.has_first().then(|| term.loss(locked, features)).flatten();
-            (term.weight_at(step), loss.unwrap_or_else(zero))
-        });
-        let teacher = self.teacher.zip(teacher).map(|(term, [teacher_image, teacher_text])| {
-            let logits = (&logit_scale, logit_bias.as_ref());
-            let of_first =
-                || term.loss(self.objective, [teacher_image, teacher_text], embeds.each_ref(), logits, pairs);
-            (term.weight, if rows.has_first() { of_first() } else { zero() })
+        let structure = self.structure.and_then(|term| {
+            let loss = term.loss(locked, features, &rows.range(pairs.known.len()))?;
+            Some((term.weight_at(step), loss))
         });
         let logits = (&logit_scale, logit_bias.as_ref());
+        let teacher = self.teacher.zip(teacher).map(|(term, teacher)| {
+            let rows = (rows, self.narrower.len() + 1);
+            (term.weight, term.loss(targets, teacher.each_ref(), embeds.each_ref(), logits, rows))
+        });
         let loss = nested_loss(&self.narrower, features, embeds.each_ref(), |embeds, width| {
             targets.loss(embeds, logits, rows, width)
         });

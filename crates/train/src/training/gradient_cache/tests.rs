@@ -147,13 +147,14 @@ fn parts_match_whole_batch_with_any_head() {
     }
 }
 
+const SLOTS: [&str; 2] = ["data.captions=slots", "data.caption_slots=3"];
+
 #[test]
 fn parts_match_whole_batch_of_several_captions() {
     let dir = tempfile::tempdir().unwrap();
-    let slots = ["data.captions=slots", "data.caption_slots=3"];
     for (lock, loss) in [("UU", "softmax"), ("LU", "sigmoid"), ("LL", "softmax"), ("UL", "sigmoid")] {
         let (lock, loss) = (format!("model.lock={lock}"), format!("train.loss={loss}"));
-        let sets: [&str; 5] = [slots[0], slots[1], &lock, &loss, "train.batch_size=6"];
+        let sets: [&str; 5] = [SLOTS[0], SLOTS[1], &lock, &loss, "train.batch_size=6"];
         let whole = first_step(&open(dir.path(), &sets));
         assert_eq!((whole.batch.pairs.len(), whole.batch.captions.len()), (6, 18));
         let expected = values(whole.gradients);
@@ -185,6 +186,11 @@ fn parts_match_whole_batch_with_terms() {
         (vec!["model.lock=LU", "train.label_smoothing=0.1"], structure.to_vec()),
         (vec!["model.lock=UU", "train.duplicates=mask"], [&structure[2..], &[teacher.as_str()]].concat()),
         (vec!["model.lock=LL"], [&structure[..], &["train.mixup_alpha=0.5"]].concat()),
+        (vec!["model.lock=LL", SLOTS[0], SLOTS[1]], [&structure[..], &[teacher.as_str()]].concat()),
+        (
+            vec!["model.lock=UU", "train.loss=sigmoid", "train.duplicates=mask", SLOTS[0], SLOTS[1]],
+            vec![teacher.as_str(), "train.teacher.bias=-9"],
+        ),
         (vec!["model.lock=LL", "train.loss=sigmoid"], vec!["train.mixup_alpha=1"]),
     ];
     for (plain, terms) in cases {

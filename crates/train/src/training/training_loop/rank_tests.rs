@@ -134,8 +134,6 @@ fn odd_parts_are_shared_to_the_bit() {
 fn terms_and_fits_are_the_same_on_several_devices() {
     let terms = ["model.lock=LL", "train.mixup_alpha=0.5", "train.structure=10", "train.matryoshka=[8, 3]"];
     assert_same_bits(&terms, EIGHTHS, &[2]);
-    let teacher = format!("train.teacher.model={}", goldens("whole/clip").display());
-    assert_same_bits(&["model.lock=LU", &teacher], EIGHTHS, &[2]);
     let slots = ["model.lock=UU", "data.captions=slots", "data.caption_slots=3", "cache.enabled=false"];
     assert_same_bits(&slots, EIGHTHS, &[2]);
     let towers = ["image_tower=train/vit", "text_tower=train/bert"];
@@ -145,6 +143,23 @@ fn terms_and_fits_are_the_same_on_several_devices() {
     assert_same_bits(&fit, EIGHTHS, &[2]);
     let stages = ["model.lock=LL", "train.stage=[{from_step=6, lock=\"LU\"}]", "train.ema_decay=0.9"];
     assert_same_bits(&stages, EIGHTHS, &[2]);
+}
+
+#[test]
+fn teachers_and_structure_are_shared_to_the_bit() {
+    let teacher = format!("train.teacher.model={}", goldens("whole/clip").display());
+    let (slots, masks) = (["data.captions=slots", "data.caption_slots=3"], "train.duplicates=mask");
+    let structure = ["train.structure=10", "train.structure_warmup_steps=0"];
+    let sigmoid = ["train.loss=sigmoid", "train.teacher.bias=-9"];
+    assert_same_bits(&["model.lock=LU", &teacher, masks, structure[0], structure[1]], EIGHTHS, &[2, 4, 8]);
+    assert_same_bits(&["model.lock=UU", &teacher, masks, sigmoid[0], sigmoid[1]], EIGHTHS, &[2, 4, 8]);
+    // Terms of both sides, and several widths and slots.
+    let all = [structure[0], structure[1], slots[0], slots[1], "model.lock=LL", "train.matryoshka=[8, 3]"];
+    assert_same_bits(&[&all[..], &[&teacher, masks]].concat(), EIGHTHS, &[2, 4]);
+    assert_same_bits(&[&all[..], &[&teacher, sigmoid[0], sigmoid[1]]].concat(), EIGHTHS, &[2, 4]);
+    // 3 parts, the last of them smaller.
+    let parts = ["train.micro_batch_size=3", "model.lock=LL"];
+    assert_same_bits(&[parts[0], parts[1], &teacher, structure[0], structure[1]], None, &[2]);
 }
 
 #[test]
