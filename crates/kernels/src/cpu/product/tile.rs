@@ -47,6 +47,8 @@ fn tiled<T: Tiled>(tiled: T) {
 /// Adds the products of a panel's row of `V` vectors with a value for each of `N` rows of sums.
 ///
 /// Written out, because the compiler keeps sums in memory that a loop addresses. Conditions are known to it.
+///
+/// `mul_add_e`: one rounding where the processor has the instruction, and two elsewhere, where one would be emulated.
 macro_rules! add_products {
     ($simd:ident, $sums:ident, $panel:ident, $N:ident, $V:ident, |$n:ident| $value:expr) => {
         add_products!(@rows $simd $sums $panel $N $V [$n $value] 0 1 2 3 4 5)
@@ -60,7 +62,7 @@ macro_rules! add_products {
         add_products!(@vectors $simd $sums $panel $V value $row, 0 1 2 3);
     }};
     (@vectors $simd:ident $sums:ident $panel:ident $V:ident $value:ident $row:literal, $($v:literal)*) => {{
-        $(if $v < $V { $sums[$row][$v] = $simd.mul_add_f32s($panel[$v], $value, $sums[$row][$v]); })*
+        $(if $v < $V { $sums[$row][$v] = $simd.mul_add_e_f32s($panel[$v], $value, $sums[$row][$v]); })*
     }};
 }
 
