@@ -89,7 +89,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Whether they are those with which whatever does not divide into rows is computed.
+    /// Whether they are those with which label smoothing, which does not divide into rows, is computed.
     pub fn has_first(&self) -> bool {
         match self {
             Self::All => true,

@@ -20,12 +20,12 @@ pub(crate) struct TeacherTerm {
 }
 
 impl TeacherTerm {
-    /// The part of `rows` in the divergence without the weight, `[1]`: the mean over the slots of the captions. The parts
-    /// of all rows add up to the divergence.
+    /// The part of `rows` in the divergence without the weight, `[1]`: the mean over the slots of the captions. The
+    /// parts of all rows add up to the divergence.
     ///
     /// `teacher` and `embeds` are L2-normalised embeddings of the images, `[batch, dim]`, and of the texts, `[batch *
-    /// slots, dim]`. Pairs that `targets` mask are left out on both sides, so that the sums of the student's columns are
-    /// those of the contrastive loss at the whole width; those of the teacher's follow the ones of all `widths`.
+    /// slots, dim]`. Pairs that `targets` mask are left out on both sides, so that the sums of the student's columns
+    /// are those of the contrastive loss at the whole width; those of the teacher's follow the ones of all `widths`.
     pub fn loss(
         &self,
         targets: &Targets,

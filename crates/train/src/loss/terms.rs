@@ -113,8 +113,8 @@ impl LossTerms {
         Targets::of(self.objective, inputs.pairs, inputs.mixing)
     }
 
-    /// The log-sum-exps of the columns over `rows` of the logits, of each width and slot, then of the teacher's logits of
-    /// each slot; none for the sigmoid loss.
+    /// The log-sum-exps of the columns over `rows` of the logits, of each width and slot, then of the teacher's logits
+    /// of each slot; none for the sigmoid loss.
     pub fn column_sums(&self, targets: &Targets, inputs: &LossInputs<'_>, rows: &Range<usize>) -> Vec<ColumnSums> {
         let features = inputs.features.each_ref();
         let whole = features.map(|features| normalize(features.clone()));
