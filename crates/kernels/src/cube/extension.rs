@@ -272,7 +272,8 @@ pub mod ops {
         [out, statistics].map(Tensor::from_dispatch)
     }
 
-    /// The gradient of `x`, and with `adds` sums over slices of rows for those of weight and bias, `[slices, 2 * width]`.
+    /// The gradient of `x`, and with `adds` sums over slices of rows for those of weight and bias, `[slices, 2 *
+    /// width]`.
     pub fn norm_backward(
         saved: [Tensor<2>; 2],
         weight: Tensor<1>,

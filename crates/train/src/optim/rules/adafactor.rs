@@ -87,8 +87,8 @@ fn betas(count: i32) -> [f64; 2] {
     [beta, 1.0 - beta]
 }
 
-// There is no `on_host_rows`: every value of a factored table takes part in the means over its columns, and is scaled by
-// them, so that an update of any row changes all rows that have momentum. What a row without a gradient adds to the
+// There is no `on_host_rows`: every value of a factored table takes part in the means over its columns, and is scaled
+// by them, so that an update of any row changes all rows that have momentum. What a row without a gradient adds to the
 // means, `EPSILON` for each value, would have to be added in the same order, or the sums would have other bits.
 impl UpdateRule for Adafactor {
     fn state(&self, shape: &[usize]) -> Vec<(&'static str, usize)> {

@@ -198,8 +198,8 @@ impl Tensors<'_> {
     /// Looks for a value that is NaN or infinite. `step`: updates done.
     ///
     /// # Errors
-    /// [`TrainError::SpoiledWeights`] with the first tensor that holds one; [`TrainError::Model`] when the device cannot
-    /// return its data.
+    /// [`TrainError::SpoiledWeights`] with the first tensor that holds one; [`TrainError::Model`] when the device
+    /// cannot return its data.
     pub fn check_finite(&self, step: u64) -> Result<(), TrainError> {
         let states = self.optimizer.iter().chain(self.ema.iter().flatten());
         for (name, tensor) in self.model.iter().chain(states) {

@@ -1,5 +1,5 @@
-//! The files of a checkpoint, hashed while they are written: a tensor is in memory once more at most, and only where its
-//! owner does not hold it in host memory.
+//! The files of a checkpoint, hashed while they are written: a tensor is in memory once more at most, and only where
+//! its owner does not hold it in host memory.
 
 use std::io::{self, Write};
 use std::path::Path;
