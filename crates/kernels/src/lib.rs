@@ -36,6 +36,7 @@ pub use contrastive::objective::{ColumnSums, Logits, LossRows, PairLoss};
 pub use contrastive::tiled::tiled_pair_loss;
 pub use contrastive::{column_sums, pair_loss, pair_loss_of_rows};
 pub use cpu::chunks::CHUNK;
+pub use cpu::host_values::{HostValues, host_values};
 pub use cpu::malloc::{keep_freed_memory, return_freed_memory};
 #[cfg(feature = "cuda")]
 pub use cube::cublas::products::matrix_library;

@@ -11,6 +11,7 @@
 //!   AVX2, NEON.
 //! - `uninit`: output buffers that are filled in parallel without being zeroed first.
 //! - `malloc`: a setting of glibc's allocator.
+//! - `host_values`: reads a tensor without a copy.
 
 #[cfg(feature = "flex")]
 pub(crate) mod autograd;
@@ -19,6 +20,7 @@ pub(crate) mod bf16;
 pub(crate) mod chunks;
 #[cfg(feature = "flex")]
 pub(crate) mod gemm;
+pub(crate) mod host_values;
 pub(crate) mod malloc;
 #[cfg(feature = "flex")]
 pub(crate) mod product;

@@ -1,11 +1,12 @@
 //! A hash of the values of a model's parameters: caches and checkpoints are keyed by it, so it must never change.
 
+use std::borrow::Cow;
+
 use burn::module::Module;
 
 use crate::error::ModelError;
 use crate::params::inventory::ParamFilter;
 use crate::params::values::readers;
-use crate::weights::host_tensor::HostTensor;
 
 /// blake3 over path, shape and f32 bits of each selected parameter, in the order of their paths; in hex.
 ///
@@ -28,16 +29,16 @@ pub fn fingerprints<const N: usize>(
 ) -> Result<[String; N], ModelError> {
     let mut hashers = prefixes.map(|prefix| (prefix, blake3::Hasher::new()));
     for (path, reader) in readers(model, which) {
-        let HostTensor { shape, values } = reader.read()?;
-        let bits: Vec<u32> = if cfg!(target_endian = "little") {
-            bytemuck::allocation::cast_vec(values)
+        let values = reader.values()?;
+        let bits: Cow<'_, [u32]> = if cfg!(target_endian = "little") {
+            bytemuck::cast_slice(&values).into()
         } else {
             values.iter().map(|value| value.to_bits().to_le()).collect()
         };
         for (prefix, hasher) in &mut hashers {
             let Some(path) = path.strip_prefix(*prefix) else { continue };
             hasher.update(path.as_bytes());
-            for size in &shape {
+            for size in &reader.shape {
                 hasher.update(&(*size as u64).to_le_bytes());
             }
             hasher.update_rayon(bytemuck::cast_slice(&bits));

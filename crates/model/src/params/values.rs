@@ -1,10 +1,11 @@
 //! Reading the values of a model's parameters to the host, and replacing them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
-use dualenc_kernels::{PendingRead, count_read};
+use dualenc_kernels::{HostValues, PendingRead, count_read, host_values};
 
 use crate::device_failure::DeviceFailure;
 use crate::error::ModelError;
@@ -17,7 +18,10 @@ use crate::weights::host_tensor::HostTensor;
 /// # Errors
 /// [`ModelError::Device`] if the device cannot copy a tensor to the host.
 pub fn collect(model: &impl Module, which: ParamFilter) -> Result<BTreeMap<String, HostTensor>, ModelError> {
-    let read = |(path, reader): (String, ParamReader)| reader.read().map(|tensor| (path, tensor));
+    let read = |(path, reader): (String, ParamReader)| {
+        let values = reader.values()?.into_owned();
+        Ok((path, HostTensor { shape: reader.shape, values }))
+    };
     readers(model, which).into_iter().map(read).collect()
 }
 
@@ -25,16 +29,33 @@ pub fn collect(model: &impl Module, which: ParamFilter) -> Result<BTreeMap<Strin
 pub struct ParamReader {
     /// Shape of the parameter.
     pub shape: Vec<usize>,
-    read: Box<dyn Fn() -> Result<HostTensor, ModelError>>,
+    values: Source,
+}
+
+enum Source {
+    Host(HostValues),
+    Device(Box<dyn Fn() -> Result<HostTensor, ModelError>>),
 }
 
 impl ParamReader {
-    /// A copy of the values.
+    fn new<const D: usize>(value: Tensor<D>) -> Self {
+        let shape = value.dims().to_vec();
+        let values = match host_values(&value) {
+            Some(values) => Source::Host(values),
+            None => Source::Device(Box::new(move || host(value.clone()))),
+        };
+        Self { shape, values }
+    }
+
+    /// The values, row-major: where they are, or copied from a device.
     ///
     /// # Errors
     /// [`ModelError::Device`] if the device cannot copy them to the host.
-    pub fn read(&self) -> Result<HostTensor, ModelError> {
-        (self.read)()
+    pub fn values(&self) -> Result<Cow<'_, [f32]>, ModelError> {
+        match &self.values {
+            Source::Host(values) => Ok(Cow::Borrowed(values)),
+            Source::Device(read) => Ok(Cow::Owned(read()?.values)),
+        }
     }
 }
 
@@ -55,9 +76,7 @@ pub fn readers(model: &impl Module, which: ParamFilter) -> BTreeMap<String, Para
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let value = param.val();
             if self.which.includes(value.is_require_grad()) {
-                let shape = value.dims().to_vec();
-                let read = Box::new(move || host(value.clone()));
-                self.readers.insert(self.path.path(), ParamReader { shape, read });
+                self.readers.insert(self.path.path(), ParamReader::new(value));
             }
         }
     }

@@ -4,8 +4,8 @@ use std::io::{self, Read};
 
 use safetensors::tensor::Dtype;
 
-/// Values that are converted at a time: 64 Ki, so that the bytes stay in a core's cache.
-const CHUNK: usize = 1 << 16;
+/// Values that are read at a time: 64 Ki, so that they stay in a core's cache.
+pub(crate) const VALUES_AT_ONCE: usize = 1 << 16;
 
 /// Whether the tensor `name` is a count: a 64-bit integer in files, a float in a
 /// [`HostTensor`](crate::HostTensor).
@@ -18,39 +18,37 @@ pub(crate) fn is_weight(name: &str, dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) || (dtype == Dtype::I64 && is_count(name))
 }
 
-/// Reads `count` values of a tensor, and converts them to f32. f32 goes straight into the result.
+/// Reads the next values of a tensor into `out`, and converts them to f32. f32 goes straight there.
 ///
 /// # Errors
 /// Those of `from`, and [`io::ErrorKind::InvalidData`] unless [`is_weight`].
-pub(crate) fn read_values(name: &str, dtype: Dtype, count: usize, from: &mut dyn Read) -> io::Result<Vec<f32>> {
+pub(crate) fn read_values(name: &str, dtype: Dtype, out: &mut [f32], from: &mut dyn Read) -> io::Result<()> {
     match dtype {
         Dtype::F32 => {
-            let mut values = vec![0f32; count];
-            from.read_exact(bytemuck::cast_slice_mut(&mut values))?;
+            from.read_exact(bytemuck::cast_slice_mut(out))?;
             if cfg!(target_endian = "big") {
-                values.iter_mut().for_each(|value| *value = f32::from_bits(value.to_bits().swap_bytes()));
+                out.iter_mut().for_each(|value| *value = f32::from_bits(value.to_bits().swap_bytes()));
             }
-            Ok(values)
+            Ok(())
         }
-        Dtype::F16 => converted(count, from, |b| half::f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => converted(count, from, |b| half::bf16::from_le_bytes(b).to_f32()),
-        Dtype::F64 => converted(count, from, |b| f64::from_le_bytes(b) as f32),
-        Dtype::I64 if is_count(name) => converted(count, from, |b| i64::from_le_bytes(b) as f32),
+        Dtype::F16 => convert(out, from, |b| half::f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => convert(out, from, |b| half::bf16::from_le_bytes(b).to_f32()),
+        Dtype::F64 => convert(out, from, |b| f64::from_le_bytes(b) as f32),
+        Dtype::I64 if is_count(name) => convert(out, from, |b| i64::from_le_bytes(b) as f32),
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("`{name}` has type {other}, not a float"))),
     }
 }
 
-fn converted<const BYTES: usize>(
-    count: usize,
+fn convert<const BYTES: usize>(
+    out: &mut [f32],
     from: &mut dyn Read,
     convert: impl Fn([u8; BYTES]) -> f32,
-) -> io::Result<Vec<f32>> {
-    let mut values = Vec::with_capacity(count);
-    let mut bytes = vec![[0; BYTES]; CHUNK.min(count)];
-    while values.len() < count {
-        let chunk = &mut bytes[..CHUNK.min(count - values.len())];
-        from.read_exact(chunk.as_flattened_mut())?;
-        values.extend(chunk.iter().map(|&bytes| convert(bytes)));
+) -> io::Result<()> {
+    let mut bytes = vec![[0; BYTES]; VALUES_AT_ONCE.min(out.len())];
+    for out in out.chunks_mut(VALUES_AT_ONCE) {
+        let bytes = &mut bytes[..out.len()];
+        from.read_exact(bytes.as_flattened_mut())?;
+        out.iter_mut().zip(bytes).for_each(|(value, bytes)| *value = convert(*bytes));
     }
-    Ok(values)
+    Ok(())
 }

@@ -51,8 +51,8 @@ impl Layout {
     /// As [`StoredTensor::read`].
     pub fn decode(self, tensor: &StoredTensor) -> Result<Vec<f32>, ModelError> {
         match self {
-            Self::Transposed | Self::Patches => read_transposed(tensor),
-            Self::TransposedPart(part) => read_transposed(&tensor.part(part)),
+            Self::Transposed | Self::Patches => tensor.read_transposed(),
+            Self::TransposedPart(part) => tensor.part(part).read_transposed(),
             Self::VectorPart(part) => tensor.part(part).read(),
             _ => tensor.read(),
         }
@@ -74,11 +74,4 @@ impl Layout {
             _ => *stored = Some(HostTensor { shape: stored_shape, values }),
         }
     }
-}
-
-/// Reads a tensor as a matrix with its first dimension as rows, and transposes it.
-fn read_transposed(tensor: &StoredTensor) -> Result<Vec<f32>, ModelError> {
-    let rows = tensor.shape.first().copied().unwrap_or(1);
-    let values = tensor.read()?;
-    Ok(transpose(&values, rows, values.len() / rows.max(1)))
 }

@@ -18,19 +18,24 @@ impl Part {
 }
 
 /// Rows transposed together: a cache line of f32, so that each line of the result is written whole.
-const ROWS_AT_ONCE: usize = 16;
+pub(crate) const ROWS_AT_ONCE: usize = 16;
 
 /// Transposes a `[rows, columns]` matrix.
 pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut transposed = vec![0.0; values.len()];
-    for first in (0..rows).step_by(ROWS_AT_ONCE) {
-        let last = (first + ROWS_AT_ONCE).min(rows);
+    transpose_rows(values, 0, columns, &mut transposed, rows);
+    transposed
+}
+
+/// Writes some rows of a `[rows, columns]` matrix, from `first` on, into its transpose.
+pub(crate) fn transpose_rows(values: &[f32], first: usize, columns: usize, transposed: &mut [f32], rows: usize) {
+    for (block, values) in values.chunks(ROWS_AT_ONCE * columns.max(1)).enumerate() {
+        let (first, count) = (first + block * ROWS_AT_ONCE, values.len() / columns.max(1));
         for column in 0..columns {
-            let line = &mut transposed[column * rows + first..column * rows + last];
-            for (row, value) in (first..last).zip(line) {
+            let line = &mut transposed[column * rows + first..][..count];
+            for (row, value) in line.iter_mut().enumerate() {
                 *value = values[row * columns + column];
             }
         }
     }
-    transposed
 }

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use safetensors::tensor::{Dtype, TensorInfo};
 
 use crate::error::ModelError;
-use crate::weights::decode::read_values;
+use crate::weights::decode::{VALUES_AT_ONCE, read_values};
 use crate::weights::host_tensor::HostTensor;
-use crate::weights::matrix::{Part, transpose};
+use crate::weights::matrix::{Part, ROWS_AT_ONCE, transpose, transpose_rows};
 
 /// An open weight file.
 #[derive(Debug)]
@@ -29,12 +29,12 @@ impl TensorFile {
         Self { path: path.to_owned(), file: Mutex::new(file), data_start }
     }
 
-    /// Reads `count` values of type `dtype`, from the byte `start` after the header.
-    fn read(&self, name: &str, dtype: Dtype, start: u64, count: usize) -> Result<Vec<f32>, ModelError> {
+    /// Reads values of type `dtype` into `out`, from the byte `start` after the header.
+    fn read(&self, name: &str, dtype: Dtype, start: u64, out: &mut [f32]) -> Result<(), ModelError> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let mut read = || {
             file.seek(SeekFrom::Start(self.data_start + start))?;
-            read_values(name, dtype, count, &mut *file as &mut dyn Read)
+            read_values(name, dtype, out, &mut *file as &mut dyn Read)
         };
         read().map_err(|source| ModelError::Read { path: self.path.clone(), source })
     }
@@ -133,20 +133,91 @@ impl StoredTensor {
         match &self.values {
             Values::Unknown => Err(ModelError::Internal("a tensor without values was read".to_owned())),
             Values::Host(values) => Ok(values.as_ref().clone()),
-            Values::File { file, name, dtype, start, offset, transposed } => {
-                let values = file.read(name, *dtype, *start, self.count())?;
-                if let Some(first) = values.iter().position(|value| !value.is_finite()) {
-                    let bad = values.iter().filter(|value| !value.is_finite()).count();
-                    let at = format!("the first, {}, at flat index {}", values[first], offset + first);
-                    let tensors = vec![format!("{name}: {bad} of {} values, {at}", values.len())];
-                    return Err(ModelError::NonFiniteWeights { path: file.path.clone(), tensors });
-                }
+            Values::File { transposed, .. } => {
+                let values = self.read_as_stored()?;
                 Ok(match (transposed, &self.shape[..]) {
                     (true, &[rows, columns]) => transpose(&values, columns, rows),
                     _ => values,
                 })
             }
         }
+    }
+
+    /// Reads the values as a matrix with the first dimension as rows, and transposes it.
+    ///
+    /// # Errors
+    /// As [`StoredTensor::read`].
+    pub fn read_transposed(&self) -> Result<Vec<f32>, ModelError> {
+        let rows = self.shape.first().copied().unwrap_or(1);
+        let columns = self.count() / rows.max(1);
+        match &self.values {
+            Values::File { transposed: true, .. } => self.read_as_stored(),
+            Values::File { .. } => {
+                let mut values = vec![0.0; self.count()];
+                // Whole lines of the result at a time, of values that are still in a core's cache.
+                let rows_at_once = (VALUES_AT_ONCE / columns.max(1)).next_multiple_of(ROWS_AT_ONCE);
+                let mut block = vec![0.0; (rows_at_once * columns).min(self.count())];
+                let mut found = NotFinite::default();
+                for first in (0..rows).step_by(rows_at_once) {
+                    let block = &mut block[..rows_at_once.min(rows - first) * columns];
+                    self.read_block(first * columns, block, &mut found)?;
+                    transpose_rows(block, first, columns, &mut values, rows);
+                }
+                self.refuse(&found).map(|()| values)
+            }
+            Values::Unknown | Values::Host(_) => Ok(transpose(&self.read()?, rows, columns)),
+        }
+    }
+
+    /// Reads the values in the order of the file.
+    fn read_as_stored(&self) -> Result<Vec<f32>, ModelError> {
+        let mut values = vec![0.0; self.count()];
+        let mut found = NotFinite::default();
+        for (at, block) in values.chunks_mut(VALUES_AT_ONCE).enumerate() {
+            self.read_block(at * VALUES_AT_ONCE, block, &mut found)?;
+        }
+        self.refuse(&found).map(|()| values)
+    }
+
+    /// Reads the values from the position `first` on into `out`, and counts those that are not finite.
+    fn read_block(&self, first: usize, out: &mut [f32], found: &mut NotFinite) -> Result<(), ModelError> {
+        let Values::File { file, name, dtype, start, .. } = &self.values else {
+            return Err(ModelError::Internal("a tensor that is not in a file was read from one".to_owned()));
+        };
+        file.read(name, *dtype, start + (first * dtype.bitsize() / 8) as u64, out)?;
+        found.count(first, out);
+        Ok(())
+    }
+
+    /// Refuses a tensor of a file with values that are NaN or infinite.
+    fn refuse(&self, found: &NotFinite) -> Result<(), ModelError> {
+        let (Some((at, value)), Values::File { file, name, offset, .. }) = (found.first, &self.values) else {
+            return Ok(());
+        };
+        let at = format!("the first, {value}, at flat index {}", offset + at);
+        let tensors = vec![format!("{name}: {} of {} values, {at}", found.count, self.count())];
+        Err(ModelError::NonFiniteWeights { path: file.path.clone(), tensors })
+    }
+}
+
+/// Values that are NaN or infinite.
+#[derive(Default)]
+struct NotFinite {
+    count: usize,
+    /// Position and value of the first.
+    first: Option<(usize, f32)>,
+}
+
+impl NotFinite {
+    /// Counts those of `values`, the first of which is at the position `start`.
+    fn count(&mut self, start: usize, values: &[f32]) {
+        // Without an early end, which would keep the compiler from using vectors.
+        if values.iter().fold(true, |all, value| all & value.is_finite()) {
+            return;
+        }
+        self.count += values.iter().filter(|value| !value.is_finite()).count();
+        let at = values.iter().position(|value| !value.is_finite());
+        self.first = self.first.or_else(|| at.map(|at| (start + at, values[at])));
     }
 }
 

@@ -160,12 +160,13 @@ impl ImageFeatures {
                 batch.loaded.len()
             )));
         }
+        let pixels_of = |loaded: usize| &batch.pixels[loaded * image_values..][..image_values];
         if !self.is_on_disk {
-            let features = self.forward(&batch.pixels)?;
+            let features = self.forward(batch.loaded.len(), pixels_of)?;
             self.check(&features, |row| set.reference(image_of(row)).key())?;
             return Ok(self.tensor(features));
         }
-        let (mut rows, mut new, mut pixels) = (HashMap::new(), Vec::new(), Vec::new());
+        let (mut rows, mut new) = (HashMap::new(), Vec::new());
         // An image that occurs twice in a short time is decoded twice, but computed once.
         for (at, loaded) in batch.loaded.iter().enumerate() {
             let Some(content) = loaded.content else {
@@ -178,11 +179,10 @@ impl ImageFeatures {
             rows.insert(content, row);
             if row.is_none() {
                 new.push((content, at));
-                pixels.extend_from_slice(&batch.pixels[at * image_values..][..image_values]);
             }
         }
         if !new.is_empty() {
-            let features = self.forward(&pixels)?;
+            let features = self.forward(new.len(), |at| pixels_of(new[at].1))?;
             self.check(&features, |row| set.reference(image_of(new[row].1)).key())?;
             let contents: Vec<ContentHash> = new.iter().map(|(content, _)| *content).collect();
             let inserted = self.store.insert(&contents, &features)?;
@@ -352,7 +352,8 @@ impl ImageFeatures {
         let reference = set.reference(image);
         let bytes = reference.read()?;
         let name = set.views().stored_as(image, view, blake3::hash(&bytes).as_bytes());
-        let features = self.forward(&decode_view(&bytes, &reference, &self.processor, set.views().of(image, view))?)?;
+        let pixels = decode_view(&bytes, &reference, &self.processor, set.views().of(image, view))?;
+        let features = self.forward(1, |_| &pixels)?;
         self.check(&features, |_| reference.key())?;
         let rows = self.store.insert(&[name], &features)?;
         set.set_row(image, view, rows[0]);
@@ -365,16 +366,20 @@ impl ImageFeatures {
         check_outputs(Tower::Image, self.compute.locked_precision, features, self.tower.width(), input)
     }
 
-    /// Pooled outputs, shape `[images, width]`, flat. `pixels`: shape `[images, 3, height, width]`, flat.
-    fn forward(&self, pixels: &[f32]) -> Result<Vec<f32>, TrainError> {
-        let image = self.image_values();
-        let images = pixels.len() / image;
+    /// Pooled outputs, shape `[images, width]`, flat. `pixels_of`: the pixels of an image by its number, shape
+    /// `[3, height, width]`, flat.
+    fn forward<'a>(
+        &self,
+        images: usize,
+        pixels_of: impl Fn(usize) -> &'a [f32] + Sync,
+    ) -> Result<Vec<f32>, TrainError> {
         // Too few images for a full chunk on every core are spread evenly.
         let even = if self.compute.on_host { images.div_ceil(self.compute.threads.max(1)) } else { images };
         let size = even.clamp(1, self.chunk_images());
         let chunks: Vec<_> = (0..images).step_by(size).map(|start| start..(start + size).min(images)).collect();
         forward_chunks(&chunks, self.tower.width(), &self.compute, |chunk| {
-            let block = Pixels::new(pixels[chunk.start * image..chunk.end * image].to_vec(), self.pixel_format());
+            let pixels: Vec<&[f32]> = chunk.map(&pixels_of).collect();
+            let block = Pixels::new(pixels.concat(), self.pixel_format());
             self.start(vec![block]).read(self)
         })
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{ImageProcessor, Limits, Tokenizer, counted};
+use dualenc_data::{DataError, ImageProcessor, Limits, Tokenizer, counted};
 use dualenc_model::{
     Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Pool, Pooling, TakenLayers,
     TextTower, Tower, TowerSource, build_from_dual_encoder, build_from_sources, parameters,
@@ -69,12 +69,18 @@ impl LoadedModel {
         let options = build_options(config);
         let device = &compute.device;
         let section = &config.model;
+        let mut early_tokenizer = None;
         let (built, image_dir, text_dir) = match config.initial_weights() {
             InitialWeights::Pair { image, text } => {
                 let (image_dir, text_dir) = (image.map(resolve).transpose()?, text.map(resolve).transpose()?);
                 let widths = feature_widths(config)?;
                 let sources = [source_of(image_dir.as_deref(), widths[0])?, source_of(text_dir.as_deref(), widths[1])?];
-                let built = build_from_sources(sources[0], sources[1], &options, device)?;
+                let (built, tokenizer) = beside(
+                    || text_dir.as_deref().map(|dir| Tokenizer::from_dir(dir, config.data.max_tokens)),
+                    || build_from_sources(sources[0], sources[1], &options, device),
+                );
+                let built = built?;
+                early_tokenizer = tokenizer;
                 report_audit("image tower", &built.image_audit, observer);
                 report_audit("text tower", &built.text_audit, observer);
                 if section.text_pool == Pool::Sentence {
@@ -103,9 +109,15 @@ impl LoadedModel {
             Some(dir) => run_prompt(section, dir, &built.model.text_tower, observer)?,
             None => None,
         };
-        let mut loaded =
-            Self::from_built(built, image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?
-                .with_prompt(prompt.as_deref())?;
+        let mut loaded = Self::from_built(
+            built,
+            image_dir,
+            (text_dir, early_tokenizer),
+            section.image_size,
+            config.data.max_tokens,
+            observer,
+        )?
+        .with_prompt(prompt.as_deref())?;
         loaded.limit_pixels(config.data.max_pixels);
         loaded.model = trainable(loaded.with_initial_scale(config), config)?;
         Ok(loaded)
@@ -121,7 +133,7 @@ impl LoadedModel {
             ModelDir::WholeModel(dir) => {
                 let built = build_from_dual_encoder(&dir, &BuildOptions::evaluation(), &compute.device)?;
                 let prompt = recorded_prompt(&dir)?;
-                Self::from_built(built, Some(dir.clone()), Some(dir), None, usize::MAX, observer)?
+                Self::from_built(built, Some(dir.clone()), (Some(dir), None), None, usize::MAX, observer)?
                     .with_prompt(prompt.as_deref())
             }
         }
@@ -197,13 +209,13 @@ impl LoadedModel {
     fn from_built(
         built: BuiltModel,
         image_dir: Option<PathBuf>,
-        text_dir: Option<PathBuf>,
+        (text_dir, early_tokenizer): (Option<PathBuf>, Option<Result<Tokenizer, DataError>>),
         image_size: Option<usize>,
         max_tokens: usize,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let tokenizer = match &text_dir {
-            Some(dir) => tokenizer_of(&built.model.text_tower, dir, max_tokens, observer)?,
+            Some(dir) => tokenizer_of(&built.model.text_tower, dir, (max_tokens, early_tokenizer), observer)?,
             None => Tokenizer::absent(),
         };
         let processor = match &image_dir {
@@ -306,11 +318,20 @@ fn source_of(dir: Option<&Path>, width: Option<usize>) -> Result<TowerSource<'_>
     }
 }
 
-/// The tokenizer of `tower` in `dir`.
+/// Runs both at once: `first`, which uses one core, on a thread of its own.
+fn beside<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (B, A) {
+    std::thread::scope(|scope| {
+        let first = scope.spawn(first);
+        let second = second();
+        (second, first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// The tokenizer of `tower` in `dir`. `early`: the one for `max_tokens`, if it is read already.
 fn tokenizer_of(
     tower: &TextTower,
     dir: &Path,
-    max_tokens: usize,
+    (max_tokens, early): (usize, Option<Result<Tokenizer, DataError>>),
     observer: &mut dyn Observer,
 ) -> Result<Tokenizer, TrainError> {
     let positions = tower.config().max_tokens();
@@ -319,7 +340,10 @@ fn tokenizer_of(
             "captions are truncated to {positions} tokens, the text tower's maximum (`data.max_tokens` is {max_tokens})"
         )));
     }
-    let tokenizer = Tokenizer::from_dir(dir, max_tokens.min(positions))?;
+    let tokenizer = match early {
+        Some(tokenizer) if max_tokens <= positions => tokenizer?,
+        _ => Tokenizer::from_dir(dir, max_tokens.min(positions))?,
+    };
     let tokenizer = match tower.config().pad_to {
         Some(len) => tokenizer.with_padding_to(len)?,
         None => tokenizer,

@@ -19,6 +19,7 @@ type Read<'a> = Box<dyn Fn() -> Result<Vec<f32>, ModelError> + 'a>;
 
 enum Values<'a> {
     Host(Cow<'a, [f32]>),
+    Parameter(ParamReader),
     Read(Read<'a>),
 }
 
@@ -40,6 +41,7 @@ impl<'a> StateTensor<'a> {
     pub fn values(&self) -> Result<Cow<'_, [f32]>, ModelError> {
         match &self.values {
             Values::Host(values) => Ok(Cow::Borrowed(values)),
+            Values::Parameter(reader) => reader.values(),
             Values::Read(read) => read().map(Cow::Owned),
         }
     }
@@ -59,6 +61,6 @@ impl From<HostTensor> for StateTensor<'_> {
 
 impl From<ParamReader> for StateTensor<'_> {
     fn from(reader: ParamReader) -> Self {
-        Self::read_by(reader.shape.clone(), move || reader.read().map(|tensor| tensor.values))
+        Self { shape: reader.shape.clone(), values: Values::Parameter(reader) }
     }
 }

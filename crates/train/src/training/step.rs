@@ -106,8 +106,12 @@ impl Known {
 ///
 /// # Errors
 /// Those of the locked towers' feature cache, and [`TrainError::Model`] when the device cannot return its data.
-pub(crate) fn forward_backward(context: &StepContext<'_>, batch: Batch) -> Result<Computed, TrainError> {
+pub(crate) fn forward_backward(context: &StepContext<'_>, mut batch: Batch) -> Result<Computed, TrainError> {
     let locked = context.locked.of_batch(&batch)?.blended(context.mixing(&batch).as_ref());
+    if locked.image.is_some() || locked.image_states.is_some() {
+        // Nothing reads them any more, and a step needs most memory later.
+        batch.pixels = Vec::new();
+    }
     let features = context.features(context.model, &locked, &batch)?;
     let loss = context.loss(&batch, &locked, [features.image, features.text])?;
     let mut all = loss.total.backward();
