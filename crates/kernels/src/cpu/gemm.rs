@@ -50,11 +50,6 @@ impl<'a> Matrix<'a> {
         self.row_stride
     }
 
-    /// The first value of a matrix that is not empty.
-    pub fn first(&self) -> f32 {
-        self.values[0]
-    }
-
     /// Rows `first..first + count`.
     pub fn rows(self, first: usize, count: usize) -> Self {
         Self { values: self.values_from(first, self.row_stride), rows: count, ..self }

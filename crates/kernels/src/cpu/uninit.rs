@@ -152,20 +152,20 @@ pub(crate) fn write_rows<'a, 'r>(
     unsafe { out.assume_init_mut() }
 }
 
-/// Sets each chunk of `N` values to the result of a call, which gets its index.
-///
-/// # Panics
-///
-/// If `out` ends within a chunk.
+/// Writes block after block, each as long as `block` or, at the end, shorter: `fill` gets its index and sets `block`,
+/// which is copied. That is cheap while `block` stays in the nearest cache.
 #[expect(unsafe_code, reason = "every value is written first")]
-#[inline(always)]
-pub(crate) fn write_chunks<const N: usize>(out: &mut Uninit, mut chunk: impl FnMut(usize) -> [f32; N]) -> &mut [f32] {
-    let (chunks, rest) = out.as_chunks_mut::<N>();
-    assert!(rest.is_empty(), "the output ends within a chunk");
-    for (n, slots) in chunks.iter_mut().enumerate() {
-        *slots = chunk(n).map(MaybeUninit::new);
+pub(crate) fn write_blocks<'o>(
+    out: &'o mut Uninit,
+    block: &mut [f32],
+    mut fill: impl FnMut(usize, &mut [f32]),
+) -> &'o mut [f32] {
+    for (n, slots) in out.chunks_mut(block.len()).enumerate() {
+        let block = &mut block[..slots.len()];
+        fill(n, block);
+        slots.write_copy_of_slice(block);
     }
-    // SAFETY: `out` is whole chunks, and the loop has written each.
+    // SAFETY: the blocks follow each other up to the end, and each has been written.
     unsafe { out.assume_init_mut() }
 }
 

@@ -1,4 +1,4 @@
-//! What the step of an optimiser computes: of many parameters on devices with kernels for it, of a slice on the host.
+//! What the step of an optimiser computes: of many parameters on devices with kernels for it, of slices on the host.
 
 use burn::tensor::{Device, Tensor};
 

@@ -7,7 +7,7 @@ use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::gemm::Matrix;
 use crate::cpu::product::tile::{PANEL, Slice};
 use crate::cpu::simd::vectorised;
-use crate::cpu::uninit::{Uninit, write_chunks};
+use crate::cpu::uninit::{Uninit, write_blocks, write_parts, write_rows};
 
 /// Values per row of `cols` columns, those that fill up the last panel included.
 pub(crate) fn blocked_cols(cols: usize) -> usize {
@@ -17,18 +17,23 @@ pub(crate) fn blocked_cols(cols: usize) -> usize {
 /// Packs the rows of `x`, at most [`CHUNK_ROWS`], to a block; values after the last column are 0.
 pub(crate) fn pack_block<'o>(x: Matrix<'_>, out: &'o mut Uninit) -> &'o mut [f32] {
     let (rows, cols) = (x.num_rows(), x.num_cols());
-    let (mut row, mut first) = (0, 0);
-    write_chunks::<PANEL>(out, |_| {
-        if row == rows {
-            (row, first) = (0, first + PANEL);
-        }
-        let values = &x.row(row)[first.min(cols)..];
-        row += 1;
-        match values.first_chunk::<PANEL>() {
-            Some(whole) => *whole,
-            None => std::array::from_fn(|n| values.get(n).copied().unwrap_or(0.0)),
-        }
-    })
+    if rows == 0 {
+        return write_rows(out, PANEL, Default::default);
+    }
+    let panels = (0..cols).step_by(PANEL).map(|first| x.cols(first, PANEL.min(cols - first)));
+    write_parts(out, rows * PANEL, panels, pack_rows)
+}
+
+/// Writes the rows of a row-major matrix of at most [`PANEL`] columns, filled up with 0.
+pub(crate) fn pack_rows<'o>(x: Matrix<'_>, out: &'o mut Uninit) -> &'o mut [f32] {
+    let (mut row, mut padded) = (0, [0.0; PANEL]);
+    if x.num_cols() == PANEL {
+        return write_rows(out, PANEL, || {
+            row += 1;
+            x.row(row - 1)
+        });
+    }
+    write_blocks(out, &mut padded, |row, padded| padded[..x.num_cols()].copy_from_slice(x.row(row)))
 }
 
 /// A block of rows.

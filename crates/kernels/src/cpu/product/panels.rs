@@ -1,8 +1,9 @@
 //! The right factor of a product, packed in panels: a few columns of it, row after row.
 
 use crate::cpu::gemm::Matrix;
+use crate::cpu::product::blocked::pack_rows;
 use crate::cpu::product::tile::PANEL;
-use crate::cpu::uninit::{Buffer, Uninit, par_buffers, write_chunks};
+use crate::cpu::uninit::{Buffer, Uninit, par_buffers, write_blocks, write_parts};
 
 /// Rows and columns of the blocks in which a transposed matrix is read: whole cache lines.
 const BLOCK: usize = 16;
@@ -76,36 +77,22 @@ impl Panels {
 /// Writes `count` columns of matrices below each other, those after them as 0.
 fn pack_panel<'o>(matrices: &[Matrix<'_>], first: usize, count: usize, out: &'o mut Uninit) -> &'o mut [f32] {
     let depth = matrices.first().map_or(0, Matrix::num_rows);
-    let mut block = [[0.0; PANEL]; BLOCK];
-    let (mut row, mut matrices) = (0, matrices.iter());
-    let mut current = matrices.next();
-    write_chunks::<PANEL>(out, |_| {
-        if row == depth {
-            (row, current) = (0, matrices.next());
-        }
-        let Some(matrix) = current else { unreachable!("as many chunks as rows of all matrices") };
-        let columns = matrix.cols(first, count);
-        let at = row;
-        row += 1;
+    let columns = matrices.iter().map(|matrix| matrix.cols(first, count));
+    write_parts(out, depth * PANEL, columns, |columns, out| {
         if columns.is_row_major() {
-            let row = columns.row(at);
-            return match row.first_chunk::<PANEL>() {
-                Some(whole) => *whole,
-                None => std::array::from_fn(|n| row.get(n).copied().unwrap_or(0.0)),
-            };
+            return pack_rows(columns, out);
         }
-        if at.is_multiple_of(BLOCK) {
-            transpose(columns.rows(at, BLOCK.min(depth - at)), &mut block);
-        }
-        block[at % BLOCK]
+        let mut block = [0.0; BLOCK * PANEL];
+        write_blocks(out, &mut block, |n, block| {
+            transpose(columns.rows(n * BLOCK, BLOCK.min(depth - n * BLOCK)), block.as_chunks_mut().0);
+        })
     })
 }
 
 /// Reads at most [`BLOCK`] rows of a matrix of at most [`PANEL`] columns that is transposed in memory.
-fn transpose(matrix: Matrix<'_>, rows: &mut [[f32; PANEL]; BLOCK]) {
+fn transpose(matrix: Matrix<'_>, rows: &mut [[f32; PANEL]]) {
     let (columns, count) = (matrix.t(), matrix.num_rows());
-    let mut from = 0;
-    while from < columns.num_rows() {
+    for from in (0..columns.num_rows()).step_by(BLOCK) {
         let width = BLOCK.min(columns.num_rows() - from);
         let mut read = [[0.0; BLOCK]; BLOCK];
         for (n, read) in read[..width].iter_mut().enumerate() {
@@ -120,15 +107,16 @@ fn transpose(matrix: Matrix<'_>, rows: &mut [[f32; PANEL]; BLOCK]) {
                 *value = read[n];
             }
         }
-        from += width;
     }
 }
 
 /// Writes a panel that more than one of several matrices side by side have columns in.
 fn pack_seam<'o>(matrices: &[Matrix<'_>], first: usize, count: usize, out: &'o mut Uninit) -> &'o mut [f32] {
     let each = matrices.first().map_or(1, Matrix::num_cols);
-    write_chunks::<PANEL>(out, |row| {
-        let value = |column: usize| matrices[column / each].rows(row, 1).cols(column % each, 1).first();
-        std::array::from_fn(|n| if n < count { value(first + n) } else { 0.0 })
+    write_blocks(out, &mut [0.0; PANEL], |row, values| {
+        for (n, value) in values[..count].iter_mut().enumerate() {
+            let column = first + n;
+            *value = matrices[column / each].row(row)[column % each];
+        }
     })
 }
