@@ -4,6 +4,7 @@
 
 mod child;
 mod decoder_tokens;
+mod fast_decode;
 mod faults;
 mod features;
 mod formats;

@@ -32,7 +32,10 @@ pub fn decode_view(
     processor: &ImageProcessor,
     view: Option<View>,
 ) -> Result<Vec<f32>, DataError> {
-    let held = decode_held(bytes, processor.limits()).map_err(|source| image.fail(source))?;
+    // A view is cropped from the whole image.
+    let may_reduce = processor.decodes_fast() && view.is_none();
+    let target = |width: u32, height: u32| processor.resized(width, height);
+    let held = decode_held(bytes, processor.limits(), may_reduce.then_some(&target)).map_err(|it| image.fail(it))?;
     Ok(match view {
         Some(view) => processor.process_view(&held.image, view),
         None => processor.process(&held.image),

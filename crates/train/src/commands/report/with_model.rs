@@ -188,7 +188,7 @@ fn load(
         true => LoadedModel::best_of(request.run, &compute, observer),
         false => LoadedModel::from_dir(request.run, &compute, observer),
     })?;
-    loaded.limit_pixels(config.data.max_pixels);
+    loaded.load_images_as(config);
     Ok((loaded, compute))
 }
 
