@@ -33,8 +33,8 @@ use crate::images::resize_pillow::{Window, resize, resize_window};
 use crate::images::resize_torch::resize_float;
 use crate::images::rgb_image::RgbImage;
 
-/// What stands after [`Steps::canonical`] in the key of a feature of a JPEG that may be decoded at a reduced scale. Raise
-/// the version when its pixels change.
+/// What stands after [`Steps::canonical`] in the key of a feature of a JPEG that may be decoded at a reduced scale.
+/// Raise the version when its pixels change.
 const FAST_DECODE: &str = "; decode: reduced 1";
 
 /// Turns an RGB image into a tower's input.

@@ -5,6 +5,7 @@ use super::output::Plus;
 use super::panels::Panels;
 use super::row_sums::row_sums;
 use super::rows::{Layout, Rows, product};
+use super::tile::ARCH;
 use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
 use crate::cpu::gemm::{Matrix, matmul};
 use crate::cpu::uninit::{Buffer, Scratch, par_buffers};
@@ -118,5 +119,35 @@ fn bits_of_a_row_are_its_own() {
     for (first, count) in [(0, 1), (3, 2), (5, 3), (1, 4), (7, 5), (2, 7), (12, 8)] {
         let part = computed(Rows::Plain(x.rows(first, count)), count, &panels, Plus::Nothing, Layout::Plain);
         assert_eq!(part, whole[first * 70..][..count * 70], "{count} rows from {first}");
+    }
+}
+
+/// Products and sums over rows, on one thread with these vectors.
+fn with_vectors(arch: pulp::Arch) -> [Vec<f32>; 2] {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(|| {
+        ARCH.set(Some(arch));
+        let (rows, depth, cols) = (139, 600, 203);
+        let (x, w) = (numbers(1, rows * depth), numbers(2, depth * cols));
+        let (x, w) = (Matrix::new(&x, depth), Matrix::new(&w, cols));
+        let products = computed(Rows::Plain(x), rows, &Panels::beside(&[w]), Plus::Nothing, Layout::Plain);
+        let (left, right) = (blocked(x), blocked(Matrix::new(&products, cols)));
+        let sums = row_sums(Blocks::new(left.get(), rows, depth, [0, 1]), Blocks::new(right.get(), rows, cols, [0, 1]));
+        [products, sums]
+    })
+}
+
+/// AVX2 and processors without vectors take other tiles than AVX-512, which tests run with where it is.
+#[test]
+fn narrow_vectors_compute_the_same() {
+    let widest = with_vectors(pulp::Arch::new());
+    let scalar = with_vectors(pulp::Arch::Scalar);
+    for (scalar, widest) in scalar.iter().zip(&widest) {
+        // Two roundings in place of one.
+        assert_close("without vectors", TOLERANCE, scalar, widest);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = pulp::x86::V3::try_new() {
+        assert_eq!(with_vectors(pulp::Arch::V3(avx2)), widest, "the same multiply-adds in the same order");
     }
 }

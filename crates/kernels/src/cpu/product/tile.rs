@@ -41,7 +41,23 @@ fn tiled<T: Tiled>(tiled: T) {
             }
         }
     }
-    Arch::new().dispatch(Call(tiled));
+    arch().dispatch(Call(tiled));
+}
+
+#[cfg(not(test))]
+fn arch() -> Arch {
+    Arch::new()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What this thread computes with in place of the widest vectors.
+    pub(super) static ARCH: std::cell::Cell<Option<Arch>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+fn arch() -> Arch {
+    ARCH.get().unwrap_or_else(Arch::new)
 }
 
 /// Adds the products of a panel's row of `V` vectors with a value for each of `N` rows of sums.
