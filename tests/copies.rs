@@ -64,7 +64,11 @@ fn copies_train_as_one_image() {
         assert!(duplicates(&same) > 6, "{mode}: {}", duplicates(&same));
         assert_eq!(duplicates(&other), 0, "{mode}: files with other bytes are other images");
         let last = |lines: &[Value]| lines.last().unwrap()["loss"].clone();
-        assert_ne!(last(&other), last(&same), "{mode}");
+        // Images with the same pixels have the same logits, so that positives among them change the loss by rounding at
+        // most.
+        if mode == "mask" {
+            assert_ne!(last(&other), last(&same), "{mode}");
+        }
     }
 }
 

@@ -138,7 +138,8 @@ fn non_finite_loss_dumps_batch() {
         let dump = &dumps[0];
         assert_eq!((dump["step"].as_u64(), dump["loss"].as_str()), (Some(step as u64), Some("NaN")));
         assert_eq!(dump["learning_rate"], 1e30, "{dump}");
-        assert_eq!(dump["logit_scale"].as_f64().unwrap(), f64::from(floats(&model("run"), "logit_scale")[0]));
+        // Reading a number of JSON may change its last bit in f64.
+        assert_eq!(dump["logit_scale"].as_f64().unwrap() as f32, floats(&model("run"), "logit_scale")[0]);
         let samples = dump["samples"].as_array().unwrap();
         assert_eq!(samples.len(), 8);
         for (place, sample) in samples.iter().enumerate() {
