@@ -14,14 +14,15 @@ const FACTORS: [u32; 3] = [8, 4, 2];
 pub(crate) type Target<'a> = &'a dyn Fn(u32, u32) -> (u32, u32);
 
 /// The largest factor that leaves an image of this width and height at least as large as its target; `None`: it is not
-/// reduced.
+/// reduced. It divides both sides: otherwise the last pixels would stand for less of the image than the others, and the
+/// resize would shift it.
 fn factor((width, height): (u32, u32), orientation: u32, target: Target<'_>) -> Option<u32> {
     let is_turned = (5..=8).contains(&orientation);
     let (width, height) = if is_turned { (height, width) } else { (width, height) };
     let (target_width, target_height) = target(width, height);
     let fits =
-        |factor: &u32| target_width.saturating_mul(*factor) <= width && target_height.saturating_mul(*factor) <= height;
-    FACTORS.into_iter().find(fits)
+        |side: u32, target: u32, factor: u32| side.is_multiple_of(factor) && target.saturating_mul(factor) <= side;
+    FACTORS.into_iter().find(|&factor| fits(width, target_width, factor) && fits(height, target_height, factor))
 }
 
 /// Decodes a JPEG of this width and height at the smallest scale that is at least as large as its `target`. `None`: it
@@ -60,6 +61,8 @@ mod tests {
         assert_eq!(factor((1600, 1200), 1, &to(200, 150)), Some(8));
         assert_eq!(factor((1600, 1200), 1, &to(800, 600)), Some(2));
         assert_eq!(factor((1600, 1200), 1, &to(801, 600)), None);
+        assert_eq!(factor((1604, 1200), 1, &to(200, 150)), Some(4));
+        assert_eq!(factor((1600, 1201), 1, &to(200, 150)), None);
         assert_eq!(factor((1600, 1200), 1, &to(800, 601)), None);
         // A file of a photo on its side.
         let upright = |width: u32, height: u32| (width / 4, height / 5);
