@@ -57,7 +57,7 @@ thread_local! {
 
 #[cfg(test)]
 fn arch() -> Arch {
-    ARCH.get().unwrap_or_else(Arch::new)
+    ARCH.get().unwrap_or_default()
 }
 
 /// Adds the products of a panel's row of `V` vectors with a value for each of `N` rows of sums.
