@@ -4,7 +4,6 @@
 
 mod child;
 mod decoder_tokens;
-mod fast_decode;
 mod faults;
 mod features;
 mod formats;

@@ -171,7 +171,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             let compute = Compute::select(device.unwrap_or(config.run.device.first()), config.run.threads)?;
             let dir = args.checkpoint.as_deref().unwrap_or(&config.run.dir);
             let mut model = load_model(dir, args.best, &compute, reporter)?;
-            model.load_images_as(&config);
+            model.limit_pixels(config.data.max_pixels);
             evaluate(&evaluations, &model, Some(&config), &compute, signals.begin_work(), reporter)?
         }
         (None, Some(dir), Some(task)) => {
@@ -223,10 +223,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             let evaluations: Vec<Evaluation> = evaluations.collect();
             let compute = Compute::select(device.unwrap_or(config.run.device.first()), config.run.threads)?;
             let mut model = args.dim.cut(load_model(dir, args.best, &compute, reporter)?, reporter)?;
-            model.load_images_as(&config);
-            if let Some(pixels) = args.max_pixels {
-                model.limit_pixels(pixels);
-            }
+            model.limit_pixels(args.max_pixels.unwrap_or(config.data.max_pixels));
             evaluate(&evaluations, &model, Some(&config), &compute, signals.begin_work(), reporter)?
         }
         // clap requires one of the two.
@@ -417,9 +414,6 @@ fn evaluate(
     stop: &StopFlag,
     reporter: &mut Reporter,
 ) -> anyhow::Result<Vec<(EvalRecord, Details)>> {
-    if loaded.processor.decodes_fast() {
-        reporter.on(Event::Note("JPEGs are decoded at a reduced scale (`data.fast_decode`)".to_owned()));
-    }
     let model = loaded.model.valid();
     let workers = compute.threads;
     let locked = LockedTowers::new(&model, &loaded.processor, compute, workers, stop);

@@ -33,10 +33,6 @@ use crate::images::resize_pillow::{Window, resize, resize_window};
 use crate::images::resize_torch::resize_float;
 use crate::images::rgb_image::RgbImage;
 
-/// What stands after [`Steps::canonical`] in the key of a feature of a JPEG that may be decoded at a reduced scale.
-/// Raise the version when its pixels change.
-const FAST_DECODE: &str = "; decode: reduced 1";
-
 /// Turns an RGB image into a tower's input.
 #[derive(Clone, Debug)]
 pub struct ImageProcessor {
@@ -45,8 +41,6 @@ pub struct ImageProcessor {
     values: Box<[[f32; 256]; 3]>,
     /// Which images are refused; it affects no output.
     limits: Limits,
-    /// Whether JPEGs may be decoded at a reduced scale.
-    decodes_fast: bool,
 }
 
 /// A resized and cropped image, before padding.
@@ -97,7 +91,7 @@ impl ImageProcessor {
                 *value = description.steps.value(byte as u8, channel);
             }
         }
-        Self { description, values, limits: Limits::default(), decodes_fast: false }
+        Self { description, values, limits: Limits::default() }
     }
 
     fn steps(&self) -> &Steps {
@@ -109,7 +103,7 @@ impl ImageProcessor {
     #[must_use]
     pub fn with_image_size(&self, image_size: u32) -> Self {
         let description = Description { steps: self.steps().with_image_size(image_size), ..self.description };
-        Self { limits: self.limits, decodes_fast: self.decodes_fast, ..Self::new(description) }
+        Self { limits: self.limits, ..Self::new(description) }
     }
 
     /// The same processing, for images within `limits`.
@@ -122,26 +116,6 @@ impl ImageProcessor {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    /// The same processing, where JPEGs may be decoded at a half, a quarter or an eighth of their size, as long as that
-    /// is at least the size they are resized to. The pixels differ from those of whole images.
-    #[must_use]
-    pub fn with_fast_decode(self, decodes_fast: bool) -> Self {
-        Self { decodes_fast, ..self }
-    }
-
-    /// Whether JPEGs may be [decoded at a reduced scale](Self::with_fast_decode).
-    #[must_use]
-    pub fn decodes_fast(&self) -> bool {
-        self.decodes_fast
-    }
-
-    /// Width and height of an image of `width` x `height` after the resize.
-    pub(crate) fn resized(&self, width: u32, height: u32) -> (u32, u32) {
-        let (height, width) = (height.max(1), width.max(1));
-        let (height, width) = self.steps().resize.map_or((height, width), |resize| resize.target(height, width));
-        (width, height)
     }
 
     /// Height and width of the output in pixels.
@@ -159,8 +133,7 @@ impl ImageProcessor {
     /// Processor type and steps in words, for display.
     #[must_use]
     pub fn describe(&self) -> String {
-        let decoded = if self.decodes_fast { "JPEGs at a reduced scale (`data.fast_decode`), " } else { "" };
-        format!("{}: {decoded}{}", defaults::shown_name(self.description.family), self.steps().describe())
+        format!("{}: {}", defaults::shown_name(self.description.family), self.steps().describe())
     }
 
     /// Processes one image to `[3, height, width]`, flat.
@@ -198,7 +171,8 @@ impl ImageProcessor {
     /// Resizes and crops. Pixels outside the crop are never computed.
     fn framed(&self, image: &RgbImage) -> Frame {
         let (out_height, out_width) = self.output_size();
-        let (width, height) = self.resized(image.width, image.height);
+        let (height, width) = (image.height.max(1), image.width.max(1));
+        let (height, width) = self.steps().resize.map_or((height, width), |resize| resize.target(height, width));
         let (rows, columns, fill) = match self.steps().crop {
             Some(crop) => (crop.span(height, out_height), crop.span(width, out_width), crop.fill()),
             None => (Span::whole(out_height), Span::whole(out_width), [0; 3]),
@@ -249,8 +223,7 @@ impl ImageProcessor {
     /// release until the output changes.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
-        let decoded = if self.decodes_fast { FAST_DECODE } else { "" };
-        *blake3::hash(format!("{}{decoded}", self.steps().canonical()).as_bytes()).as_bytes()
+        *blake3::hash(self.steps().canonical().as_bytes()).as_bytes()
     }
 
     /// The content of a `preprocessor_config.json` with which the reference processes images in the same way, except
@@ -264,16 +237,9 @@ impl ImageProcessor {
     }
 
     /// How the reference differs with the file of [`Self::to_preprocessor_json`]; `None` if it does not. Only timm's
-    /// transforms differ, some of which no image processor of transformers can express, and JPEGs that are decoded at a
-    /// reduced scale.
+    /// transforms differ: no image processor of transformers can express some of them.
     #[must_use]
-    pub fn export_difference(&self) -> Option<String> {
-        let decoded = "it decodes JPEGs whole, where the run decoded them at a reduced scale (`data.fast_decode`)";
-        let steps = export::difference(self.steps()).map(str::to_owned);
-        match (steps, self.decodes_fast) {
-            (Some(steps), true) => Some(format!("{steps}; {decoded}")),
-            (None, true) => Some(decoded.to_owned()),
-            (steps, false) => steps,
-        }
+    pub fn export_difference(&self) -> Option<&'static str> {
+        export::difference(self.steps())
     }
 }

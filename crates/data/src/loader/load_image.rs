@@ -32,10 +32,7 @@ pub fn decode_view(
     processor: &ImageProcessor,
     view: Option<View>,
 ) -> Result<Vec<f32>, DataError> {
-    // A view is cropped from the whole image.
-    let may_reduce = processor.decodes_fast() && view.is_none();
-    let target = |width: u32, height: u32| processor.resized(width, height);
-    let held = decode_held(bytes, processor.limits(), may_reduce.then_some(&target)).map_err(|it| image.fail(it))?;
+    let held = decode_held(bytes, processor.limits()).map_err(|source| image.fail(source))?;
     Ok(match view {
         Some(view) => processor.process_view(&held.image, view),
         None => processor.process(&held.image),

@@ -36,7 +36,7 @@ pub(crate) fn layer_norm(
     let inputs = [x.clone().into_dispatch(), weight.clone().into_dispatch(), last];
     with_gradients(inputs, out, move |gradient: Tensor<2>, needed| {
         let adds = needed[1] || biased && needed[2];
-        let slices = rows.div_ceil(if adds { height } else { 1 });
+        let slices = rows.div_ceil(if adds { height } else { 1 }).max(1);
         let saved = [values.clone(), statistics.clone()];
         let [of_x, sums] = ops::norm_backward(saved, factors.clone(), gradient, slices, adds);
         let of_x = needed[0].then(|| of_x.into_dispatch());

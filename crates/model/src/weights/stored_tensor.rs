@@ -155,7 +155,7 @@ impl StoredTensor {
             Values::File { .. } => {
                 let mut values = vec![0.0; self.count()];
                 // Whole lines of the result at a time, of values that are still in a core's cache.
-                let rows_at_once = (VALUES_AT_ONCE / columns.max(1)).next_multiple_of(ROWS_AT_ONCE);
+                let rows_at_once = (VALUES_AT_ONCE / columns.max(1)).max(1).next_multiple_of(ROWS_AT_ONCE);
                 let mut block = vec![0.0; (rows_at_once * columns).min(self.count())];
                 let mut found = NotFinite::default();
                 for first in (0..rows).step_by(rows_at_once) {

@@ -249,6 +249,21 @@ fn position_of_the_first_bad_value() {
     assert!(qkv.part(Part { index: 0, of: 3 }).read().is_ok());
 }
 
+/// Blocks of rows are read to be transposed: of a few rows, and of rows that are longer than a block.
+#[test]
+fn matrices_of_any_width_are_transposed() {
+    for (rows, columns) in [(1, 1), (37, 5000), (19, 70_001), (3, 1 << 17)] {
+        let dir = tempfile::tempdir().unwrap();
+        let values: Vec<f32> = (0..rows * columns).map(|n| n as f32).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F32, vec![rows, columns], &bytes).unwrap();
+        fs::write(dir.path().join("model.safetensors"), safetensors::serialize([("w", view)], None).unwrap()).unwrap();
+        let found = WeightFiles::open(dir.path()).unwrap().get("w").unwrap().read_transposed().unwrap();
+        let expected: Vec<f32> = (0..columns).flat_map(|c| (0..rows).map(move |r| (r * columns + c) as f32)).collect();
+        assert!(found == expected, "{rows} x {columns}");
+    }
+}
+
 #[test]
 fn way_out_of_directories_without_weights() {
     const CONFIG: &str = "{\"model_type\": \"vit\"}";

@@ -11,10 +11,8 @@ use crate::Work;
 /// Drawings of a round.
 const DRAWINGS: usize = 256;
 
-/// The images of the row called `name`, as `scripts/bench_images.py` made them or the quickstart fetched them. With
-/// `-fast` at its end, with `data.fast_decode`.
+/// The images of the row called `name`, as `scripts/bench_images.py` made them or the quickstart fetched them.
 pub fn load(name: &str) -> Result<Work, Box<dyn Error>> {
-    let (name, decodes_fast) = name.strip_suffix("-fast").map_or((name, false), |name| (name, true));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let (dir, most) = match name {
         "images-png" => (root.join("quickstart/data/images"), DRAWINGS),
@@ -27,7 +25,7 @@ pub fn load(name: &str) -> Result<Work, Box<dyn Error>> {
     }
     let images: Vec<ImageRef> = paths.into_iter().map(ImageRef::File).collect();
     // Shorter side to 224 by bicubic, middle 224 x 224, normalised: torchvision's usual transform.
-    let processor = Arc::new(ImageProcessor::standard("clip", Some(224)).with_fast_decode(decodes_fast));
+    let processor = Arc::new(ImageProcessor::standard("clip", Some(224)));
     let (count, workers) = (images.len(), std::thread::available_parallelism()?.get());
     let round = move || {
         let processor = Arc::clone(&processor);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use dualenc_data::{DataError, ImageProcessor, Limits, Tokenizer, counted};
 use dualenc_model::{
-    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, Pool, Pooling, TakenLayers, TextTower,
-    Tower, TowerSource, build_from_dual_encoder, build_from_sources, parameters,
+    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Pool, Pooling, TakenLayers,
+    TextTower, Tower, TowerSource, build_from_dual_encoder, build_from_sources, parameters,
 };
 use serde_json::Value;
 
@@ -14,10 +14,9 @@ use crate::config::{InitialWeights, LoraSection, ModelSection, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
-use crate::models::compatibility::check_image_size;
+use crate::models::compatibility::{check_image_size, check_vocabulary};
 use crate::models::feature_widths::feature_widths;
 use crate::models::hub::resolve::resolve;
-use crate::models::inputs::{beside, processor_of, tokenizer_of};
 use crate::models::model_dir::{ModelDir, newest_checkpoint};
 use crate::models::text_prompt::{
     asked_prompt, pools_without_prompt, prompt_of, recorded_prompt, unused_default_prompt,
@@ -119,10 +118,7 @@ impl LoadedModel {
             observer,
         )?
         .with_prompt(prompt.as_deref())?;
-        loaded.load_images_as(config);
-        if config.data.fast_decode {
-            observer.on(Event::Note("JPEGs are decoded at a reduced scale (`data.fast_decode`)".to_owned()));
-        }
+        loaded.limit_pixels(config.data.max_pixels);
         loaded.model = trainable(loaded.with_initial_scale(config), config)?;
         Ok(loaded)
     }
@@ -198,12 +194,6 @@ impl LoadedModel {
         self.processor = Arc::new(ImageProcessor::clone(&self.processor).with_limits(Limits { max_pixels }));
     }
 
-    /// Loads images as `[data]` of a run says: `max_pixels` and `fast_decode`.
-    pub fn load_images_as(&mut self, config: &RunConfig) {
-        self.limit_pixels(config.data.max_pixels);
-        self.processor = Arc::new(ImageProcessor::clone(&self.processor).with_fast_decode(config.data.fast_decode));
-    }
-
     /// Compares the locked parameters with those that the checkpoint was trained with.
     ///
     /// # Errors
@@ -271,7 +261,7 @@ impl LoadedModel {
             check_image_size(&self.processor, &self.model.image_tower)?;
             self.model = for_images(self.model, &self.processor);
         }
-        self.load_images_as(config);
+        self.limit_pixels(config.data.max_pixels);
         self.model = trainable(self.with_initial_scale(config), config)?;
         (self.step, self.config) = (None, None);
         let prompt = asked_prompt(&config.model, &self.text_dir)?;
@@ -326,6 +316,62 @@ fn source_of(dir: Option<&Path>, width: Option<usize>) -> Result<TowerSource<'_>
         (None, Some(width)) => Ok(TowerSource::Absent(width)),
         (None, None) => Err(TrainError::Internal("a side has neither a tower nor features".to_owned())),
     }
+}
+
+/// Runs both at once: `first`, which uses one core, on a thread of its own.
+fn beside<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (B, A) {
+    std::thread::scope(|scope| {
+        let first = scope.spawn(first);
+        let second = second();
+        (second, first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// The tokenizer of `tower` in `dir`. `early`: the one for `max_tokens`, if it is read already.
+fn tokenizer_of(
+    tower: &TextTower,
+    dir: &Path,
+    (max_tokens, early): (usize, Option<Result<Tokenizer, DataError>>),
+    observer: &mut dyn Observer,
+) -> Result<Tokenizer, TrainError> {
+    let positions = tower.config().max_tokens();
+    if max_tokens > positions && max_tokens != usize::MAX {
+        observer.on(Event::Note(format!(
+            "captions are truncated to {positions} tokens, the text tower's maximum (`data.max_tokens` is {max_tokens})"
+        )));
+    }
+    let tokenizer = match early {
+        Some(tokenizer) if max_tokens <= positions => tokenizer?,
+        _ => Tokenizer::from_dir(dir, max_tokens.min(positions))?,
+    };
+    let tokenizer = match tower.config().pad_to {
+        Some(len) => tokenizer.with_padding_to(len)?,
+        None => tokenizer,
+    };
+    check_vocabulary(&tokenizer, tower, dir)?;
+    Ok(tokenizer)
+}
+
+/// The image processor of `tower` in `dir`.
+fn processor_of(
+    tower: &ImageTower,
+    dir: &Path,
+    image_size: Option<usize>,
+    observer: &mut dyn Observer,
+) -> Result<ImageProcessor, TrainError> {
+    let mut processor = ImageProcessor::from_dir(dir)?;
+    if processor.is_default() {
+        observer.on(Event::Warning(format!(
+            "`{}` has no `preprocessor_config.json`; images are processed with the defaults of its family: {}",
+            dir.display(),
+            processor.describe()
+        )));
+    }
+    if let Some(size) = image_size {
+        processor = processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX));
+    }
+    check_image_size(&processor, tower)?;
+    Ok(processor)
 }
 
 /// `chain` with the checkpoint at `path`.

@@ -2,7 +2,6 @@
 //! image processor that prepare the model's inputs. It trains and writes nothing; `dualenc-model` builds the networks.
 //!
 //! - `load`: a model and everything that turns files into its inputs.
-//! - `inputs`: tokenizer and image processor of towers.
 //! - `feature_widths`: the widths of features in place of towers.
 //! - `model_dir`: which kind of model a directory holds.
 //! - `named_tower`: a tower that an option of a command names.
@@ -15,7 +14,6 @@
 pub(crate) mod compatibility;
 pub(crate) mod feature_widths;
 pub(crate) mod hub;
-mod inputs;
 pub(crate) mod load;
 mod model_dir;
 pub(crate) mod named_tower;

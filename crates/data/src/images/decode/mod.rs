@@ -9,7 +9,6 @@
 //! - `jpeg`: the segments of a JPEG
 //! - `orientation`: which way up an image is
 //! - `truncation`: whether a file ends too early
-//! - `reduced_jpeg`: a JPEG at a part of its size
 //! - `pixels`: from samples to upright RGB
 
 mod budget;
@@ -19,7 +18,6 @@ mod orientation;
 mod pixels;
 mod pnm;
 mod raster;
-pub(crate) mod reduced_jpeg;
 mod tiff;
 mod tiff_directory;
 mod truncation;
@@ -27,7 +25,6 @@ mod truncation;
 use crate::error::ImageError;
 use crate::images::decode::budget::Permit;
 use crate::images::decode::limits::{Gate, Limits};
-use crate::images::decode::reduced_jpeg::Target;
 use crate::images::rgb_image::RgbImage;
 use crate::look_at::{ImageFormat, what_is};
 use crate::panics::catch_quietly;
@@ -54,12 +51,11 @@ pub(crate) struct Held {
 /// above `limits`, [`ImageError::Unsupported`] for a rare variant of a format, [`ImageError::Damaged`] if the decoder
 /// fails. It does not panic, whatever the bytes.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
-    decode_held(bytes, limits, None).map(|held| held.image)
+    decode_held(bytes, limits).map(|held| held.image)
 }
 
-/// Like [`decode`], for pixels that are in use for a while. `target`: the size that the image is for, if a JPEG may be
-/// decoded at a reduced scale.
-pub(crate) fn decode_held(bytes: &[u8], limits: &Limits, target: Option<Target<'_>>) -> Result<Held, ImageError> {
+/// Like [`decode`], for pixels that are in use for a while.
+pub(crate) fn decode_held(bytes: &[u8], limits: &Limits) -> Result<Held, ImageError> {
     if bytes.is_empty() {
         return Err(ImageError::Empty);
     }
@@ -73,7 +69,7 @@ pub(crate) fn decode_held(bytes: &[u8], limits: &Limits, target: Option<Target<'
         let raw = match format {
             ImageFormat::Tiff => tiff::read(bytes, &mut gate),
             ImageFormat::Pnm => pnm::read(bytes, &mut gate),
-            _ => raster::read(bytes, format, &mut gate, target),
+            _ => raster::read(bytes, format, &mut gate),
         }?;
         let color = raw.color;
         let image = raw

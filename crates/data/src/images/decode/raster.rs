@@ -11,21 +11,15 @@ use crate::images::decode::jpeg::Segments;
 use crate::images::decode::limits::Gate;
 use crate::images::decode::orientation::{from_exif, from_png, from_xmp};
 use crate::images::decode::pixels::Raw;
-use crate::images::decode::reduced_jpeg::{self, Target};
 use crate::images::decode::truncation::{cut_metadata, truncation};
 use crate::look_at::ImageFormat;
 
-/// Decodes the first frame. `target`: the size that the image is for, if a JPEG may be decoded at a reduced scale.
+/// Decodes the first frame.
 ///
 /// # Errors
 /// [`ImageError::TooLarge`] above the limits of `gate`; [`ImageError::Damaged`] and [`ImageError::Unsupported`] from
 /// the decoder.
-pub(crate) fn read(
-    bytes: &[u8],
-    format: ImageFormat,
-    gate: &mut Gate<'_>,
-    target: Option<Target<'_>>,
-) -> Result<Raw, ImageError> {
+pub(crate) fn read(bytes: &[u8], format: ImageFormat, gate: &mut Gate<'_>) -> Result<Raw, ImageError> {
     let failed = |error: Failure| describe(error, bytes, format);
     // The decoder of PNG reserves memory for the image when it opens a file.
     if let Some(dimensions) = png_dimensions(bytes).filter(|_| format == ImageFormat::Png) {
@@ -62,11 +56,6 @@ pub(crate) fn read(
     let turned = if (5..=8).contains(&orientation) { 3 } else { 0 };
     gate.admit(format.name(), (width, height), sample_bytes.max(3) + inside.max(turned))?;
 
-    if let (ImageFormat::Jpeg, Some(target)) = (format, target)
-        && let Some(raw) = reduced_jpeg::read(bytes, (width, height), orientation, target)
-    {
-        return Ok(raw);
-    }
     let color = decoder.color_type();
     let pixels = width as usize * height as usize;
     let sample_bytes = usize::from(color.bytes_per_pixel());

@@ -188,7 +188,7 @@ fn load(
         true => LoadedModel::best_of(request.run, &compute, observer),
         false => LoadedModel::from_dir(request.run, &compute, observer),
     })?;
-    loaded.load_images_as(config);
+    loaded.limit_pixels(config.data.max_pixels);
     Ok((loaded, compute))
 }
 

@@ -84,14 +84,6 @@ pub struct DataSection {
     /// Default: `178956970` (twice Pillow's `Image.MAX_IMAGE_PIXELS`, where Pillow raises `DecompressionBombError`).
     #[serde(default = "default::max_pixels")]
     pub max_pixels: u64,
-    /// Whether JPEGs are decoded at a half, a quarter or an eighth of their size where that is at least the size they
-    /// are resized to, in training and evaluations. It is faster for large photos, but gives other pixels than the
-    /// reference does (docs/DATA.md, "Fast decoding"). Cached features of both are kept apart. `dualenc embed` and
-    /// other commands on a run or a checkpoint decode in the same way; an exported model does not.
-    ///
-    /// Default: `false`.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub fast_decode: bool,
     /// Random augmentation of the training images.
     ///
     /// Default: none.

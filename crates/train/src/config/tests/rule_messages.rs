@@ -355,22 +355,6 @@ fn augment_with_cache() {
 }
 
 #[test]
-fn fast_decode_with_augment() {
-    let sections = "[data]\nfast_decode = true\n\n[data.augment]\nflip = 0.5\n\n[cache]\nviews = 2\n\n[train]";
-    let found = errors(&[("[train]", sections)], &[]);
-    assert_eq!(
-        found,
-        [
-            "1 problem in the config `run.toml`",
-            "run.toml:13:15: `data.fast_decode` is set, but random crops (`[data.augment]`) are taken of whole images, \
-             and evaluations would see other pixels",
-            "  help: remove one of the two",
-        ]
-        .join("\n")
-    );
-}
-
-#[test]
 fn source_tables() {
     let found = errors(
         &[

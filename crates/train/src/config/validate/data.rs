@@ -62,16 +62,6 @@ pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
     rules.check((1..=MAX_SLOTS).contains(&slots), "data.caption_slots", slots, "1 to 256", "");
     let share = data.max_bad_fraction;
     rules.check((0.0..=1.0).contains(&share), "data.max_bad_fraction", share, "a fraction from 0 to 1", "");
-    if data.fast_decode && data.augment.is_some() {
-        rules.refuse(
-            "data.fast_decode",
-            &["data.augment"],
-            "`data.fast_decode` is set, but random crops (`[data.augment]`) are taken of whole images, and evaluations \
-             would see other pixels"
-                .to_owned(),
-            "remove one of the two",
-        );
-    }
     let pixels = data.max_pixels;
     rules.check(pixels >= 1, "data.max_pixels", pixels, "a number of pixels, at least 1", "");
 }
