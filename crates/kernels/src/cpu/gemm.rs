@@ -46,6 +46,11 @@ impl<'a> Matrix<'a> {
         self.values
     }
 
+    /// The values from the first of row `row` on, if there is such a row.
+    pub fn values_from_row(&self, row: usize) -> &'a [f32] {
+        self.values_from(row, self.row_stride)
+    }
+
     pub fn row_stride(&self) -> usize {
         self.row_stride
     }

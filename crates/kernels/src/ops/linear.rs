@@ -159,6 +159,7 @@ pub(crate) mod fused {
     use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
     use crate::cpu::gemm::Matrix;
     use crate::cpu::product::blocked::{Blocks, blocked_cols, pack_block};
+    use crate::cpu::product::few_rows::{are_few, few_rows, row_major};
     use crate::cpu::product::output::Plus;
     use crate::cpu::product::panels::Panels;
     use crate::cpu::product::row_sums::row_sums;
@@ -224,13 +225,18 @@ pub(crate) mod fused {
         let forward = |values: &[Values; I], _| {
             let x = Matrix::new(values[0].get(), input);
             let weights = &values[1..=count];
-            let panels = Panels::beside(&matrices(weights, output));
+            let matrices = matrices(weights, output);
             let bias = concat_biases(&values[1 + count..], with_bias, output);
             let plus = if with_bias.contains(&true) { Plus::Row(&bias) } else { Plus::Nothing };
             let stride = count * output;
-            let out = par_rows(rows, stride, |first, out| {
-                product(Rows::Plain(x.rows(first, out.len() / stride)), &panels, plus, Layout::Plain, out)
-            });
+            let out = if are_few(rows, output) {
+                row_major(few_rows(Rows::Plain(x), &matrices, plus), rows, stride)
+            } else {
+                let panels = Panels::beside(&matrices);
+                par_rows(rows, stride, |first, out| {
+                    product(Rows::Plain(x.rows(first, out.len() / stride)), &panels, plus, Layout::Plain, out)
+                })
+            };
             let saved = Saved { x: values[0].clone(), weights: weights.to_vec(), input, output };
             (flex_tensor(out, [rows, stride]), saved)
         };

@@ -32,9 +32,10 @@ mod fused {
 
     use super::LinearWeights;
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
-    use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
+    use crate::cpu::chunks::{CHUNK, CHUNK_ROWS, chunk_ends};
     use crate::cpu::gemm::Matrix;
     use crate::cpu::product::blocked::{Block, Blocks, blocked_cols, pack_block};
+    use crate::cpu::product::few_rows::{are_few, few_rows, row_major};
     use crate::cpu::product::output::Plus;
     use crate::cpu::product::panels::Panels;
     use crate::cpu::product::row_sums::row_sums;
@@ -96,15 +97,32 @@ mod fused {
             tracked: bool,
         ) -> (FlexTensor, Option<Saved>) {
             let Self { rows, input, hidden, output, .. } = self;
+            let up_bias = if self.up_has_bias { Plus::Row(up_bias.get()) } else { Plus::Nothing };
+            let down_bias = if self.down_has_bias { Plus::Row(down_bias.get()) } else { Plus::Nothing };
+            let (up_weight, down_weight) = (Matrix::new(up.get(), hidden), Matrix::new(down.get(), output));
+            let width = blocked_cols(hidden);
+            let saved = |before: Vec<f32>| {
+                let before = Values::from(flex_tensor(before, [rows, width]));
+                Saved { shape: self, x: x.clone(), up: up.clone(), down: down.clone(), before }
+            };
+            if are_few(rows, hidden) && are_few(rows, output) {
+                let before = few_rows(Rows::Plain(Matrix::new(x.get(), input)), &[up_weight], up_bias);
+                let [active] = par_groups(&chunk_ends(before.len(), CHUNK), [1], |first, [out]| {
+                    let before = &before[first..][..out.len()];
+                    [self.activation.map(out, before)]
+                });
+                let active = Rows::Blocked(Block::new(&active, rows, hidden));
+                let values = row_major(few_rows(active, &[down_weight], down_bias), rows, output);
+                return (flex_tensor(values, [rows, output]), tracked.then(|| saved(before)));
+            }
             let layers = Layers {
                 x: Matrix::new(x.get(), input),
-                up: Panels::beside(&[Matrix::new(up.get(), hidden)]),
-                up_bias: if self.up_has_bias { Plus::Row(up_bias.get()) } else { Plus::Nothing },
-                down: Panels::beside(&[Matrix::new(down.get(), output)]),
-                down_bias: if self.down_has_bias { Plus::Row(down_bias.get()) } else { Plus::Nothing },
+                up: Panels::beside(&[up_weight]),
+                up_bias,
+                down: Panels::beside(&[down_weight]),
+                down_bias,
                 activation: self.activation,
             };
-            let width = blocked_cols(hidden);
             if !tracked {
                 let values = par_rows(rows, output, |first, out| {
                     let count = out.len() / output;
@@ -119,9 +137,7 @@ mod fused {
                 let before = layers.up(first, count, before);
                 [layers.down(before, count, out), before]
             });
-            let before = Values::from(flex_tensor(before, [rows, width]));
-            let saved = Saved { shape: self, x: x.clone(), up: up.clone(), down: down.clone(), before };
-            (flex_tensor(values, [rows, output]), Some(saved))
+            (flex_tensor(values, [rows, output]), Some(saved(before)))
         }
     }
 

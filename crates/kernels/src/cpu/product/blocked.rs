@@ -14,7 +14,7 @@ pub(crate) fn blocked_cols(cols: usize) -> usize {
     cols.next_multiple_of(PANEL)
 }
 
-/// Packs the rows of `x`, at most [`CHUNK_ROWS`], to a block; values after the last column are 0.
+/// Packs the rows of `x` to a block; values after the last column are 0.
 pub(crate) fn pack_block<'o>(x: Matrix<'_>, out: &'o mut Uninit) -> &'o mut [f32] {
     let (rows, cols) = (x.num_rows(), x.num_cols());
     if rows == 0 {

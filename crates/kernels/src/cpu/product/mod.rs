@@ -1,4 +1,5 @@
-//! Matrix products of which one factor is packed once for all tasks, in the order that the inner loop reads it.
+//! Matrix products of which one factor is packed once for all tasks, in the order that the inner loop reads it, unless
+//! the other has few rows.
 //!
 //! A value of a product is one chain of multiply-adds over each block of the inner dimension, wherever its row is: rows
 //! beside it, tasks and threads do not change its bits.
@@ -9,9 +10,11 @@
 //! - `panels`: the right factor, such as a weight, packed.
 //! - `blocked`: rows of a batch in the same order, in which they can be each factor of a product.
 //! - `rows`: products of rows with a packed matrix.
+//! - `few_rows`: products of few rows with a matrix that is not packed.
 //! - `row_sums`: sums over all rows, such as the gradient of a weight.
 
 pub(crate) mod blocked;
+pub(crate) mod few_rows;
 pub(crate) mod output;
 pub(crate) mod panels;
 mod prefetch;

@@ -1,10 +1,12 @@
 //! Products of rows with a packed matrix, on one thread.
 
+use std::ops::Range;
+
 use crate::cpu::gemm::Matrix;
 use crate::cpu::product::blocked::{Block, blocked_cols};
 use crate::cpu::product::output::{Memory, Place, Plus};
 use crate::cpu::product::panels::Panels;
-use crate::cpu::product::tile::{DEPTH, PANEL, Slice, rows_by_panel};
+use crate::cpu::product::tile::{Columns, DEPTH, PANEL, Slice, rows_by_panel};
 use crate::cpu::uninit::Uninit;
 
 /// The rows of a left factor.
@@ -13,6 +15,16 @@ pub(crate) enum Rows<'a> {
     /// Row-major.
     Plain(Matrix<'a>),
     Blocked(Block<'a>),
+}
+
+impl Rows<'_> {
+    /// Rows and columns.
+    pub fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Plain(x) => [x.num_rows(), x.num_cols()],
+            Self::Blocked(x) => [x.rows, x.cols],
+        }
+    }
 }
 
 /// How a product lies in memory.
@@ -33,10 +45,7 @@ pub(crate) fn product<'o>(
     layout: Layout,
     out: &'o mut Uninit,
 ) -> &'o mut [f32] {
-    let (rows, depth) = match x {
-        Rows::Plain(x) => (x.num_rows(), x.num_cols()),
-        Rows::Blocked(x) => (x.rows, x.cols),
-    };
+    let [rows, depth] = x.shape();
     assert_eq!(depth, matrix.depth(), "inner dimensions of a product");
     let cols = matrix.num_cols();
     let cols = if layout == Layout::Blocked { blocked_cols(cols) } else { cols };
@@ -61,23 +70,39 @@ fn add_block(x: Rows<'_>, rows: usize, matrix: &Panels, depth: usize, layout: La
         };
         let values = matrix.panel(panel, depth, count);
         let next = if first + PANEL < cols { matrix.panel(panel + 1, depth, count) } else { &[] };
-        // A row of a block is in as many parts as panels.
-        let mut parts = [Default::default(); DEPTH / PANEL];
-        let used = match x {
-            Rows::Plain(x) => {
-                let x = x.cols(depth, count);
-                parts[0] = (Slice { values: x.values(), stride: x.row_stride(), depth: count }, [values, next]);
-                1
-            }
-            Rows::Blocked(x) => {
-                for (n, part) in parts.iter_mut().enumerate().take(count.div_ceil(PANEL)) {
-                    let slice = x.slice(depth / PANEL + n);
-                    let range = n * PANEL * PANEL..(n * PANEL + slice.depth) * PANEL;
-                    *part = (slice, [&values[range.clone()], next.get(range).unwrap_or_default()]);
-                }
-                count.div_ceil(PANEL)
-            }
+        let right = |row: usize| {
+            let from = row * PANEL;
+            Columns::Packed([&values[from..], next.get(from..).unwrap_or_default()])
         };
-        rows_by_panel(&parts[..used], rows, out, place);
+        add_columns(x, rows, depth..depth + count, right, out, place);
     }
+}
+
+/// Computes the products with a panel's columns, over some of the inner dimension; `right` gives the columns from a row
+/// on, counted from the first of them.
+pub(super) fn add_columns<'a>(
+    x: Rows<'_>,
+    rows: usize,
+    depth: Range<usize>,
+    right: impl Fn(usize) -> Columns<'a>,
+    out: &mut Memory<'_>,
+    place: Place,
+) {
+    // A row of a block is in as many parts as panels.
+    let mut parts = [Default::default(); DEPTH / PANEL];
+    let used = match x {
+        Rows::Plain(x) => {
+            let x = x.cols(depth.start, depth.len());
+            parts[0] = (Slice { values: x.values(), stride: x.row_stride(), depth: depth.len() }, right(0));
+            1
+        }
+        Rows::Blocked(x) => {
+            let used = depth.len().div_ceil(PANEL);
+            for (n, part) in parts[..used].iter_mut().enumerate() {
+                *part = (x.slice(depth.start / PANEL + n), right(n * PANEL));
+            }
+            used
+        }
+    };
+    rows_by_panel(&parts[..used], rows, out, place);
 }

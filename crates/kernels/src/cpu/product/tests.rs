@@ -1,6 +1,7 @@
 //! Products of packed factors are those of the `gemm` crate, whatever the sizes.
 
 use super::blocked::{Block, Blocks, blocked_cols, pack_block};
+use super::few_rows::{few_rows, row_major};
 use super::output::Plus;
 use super::panels::Panels;
 use super::row_sums::row_sums;
@@ -119,6 +120,36 @@ fn bits_of_a_row_are_its_own() {
     for (first, count) in [(0, 1), (3, 2), (5, 3), (1, 4), (7, 5), (2, 7), (12, 8)] {
         let part = computed(Rows::Plain(x.rows(first, count)), count, &panels, Plus::Nothing, Layout::Plain);
         assert_eq!(part, whole[first * 70..][..count * 70], "{count} rows from {first}");
+    }
+}
+
+/// Also where matrices are side by side, and with vectors that are narrower.
+#[test]
+fn few_rows_give_the_bits_of_packed_matrices() {
+    let archs = [pulp::Arch::new(), pulp::Arch::Scalar];
+    #[cfg(target_arch = "x86_64")]
+    let archs = archs.into_iter().chain(pulp::x86::V3::try_new().map(pulp::Arch::V3));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    for arch in archs {
+        pool.install(|| {
+            ARCH.set(Some(arch));
+            for (rows, depth, cols) in [(1, 1, 64), (0, 7, 64), (5, 70, 128), (13, 600, 64), (128, 1300, 192)] {
+                let (x, bias) = (numbers(1, rows * depth), numbers(9, 2 * cols));
+                let weights = [2, 3].map(|seed| numbers(seed, depth * cols));
+                let (x, weights) = (Matrix::new(&x, depth), weights.each_ref().map(|w| Matrix::new(w, cols)));
+                let mut block = Scratch::new(rows.max(1) * blocked_cols(depth));
+                let block = pack_block(x, block.uninit(rows * blocked_cols(depth)));
+                let panels = Panels::beside(&weights);
+                for x in [Rows::Plain(x), Rows::Blocked(Block::new(block, rows, depth))] {
+                    let of_few = |plus| few_rows(x, &weights, plus);
+                    for plus in [Plus::Nothing, Plus::Row(&bias)] {
+                        assert_eq!(of_few(plus), computed(x, rows, &panels, plus, Layout::Blocked), "{rows} rows");
+                    }
+                    let plain = computed(x, rows, &panels, Plus::Nothing, Layout::Plain);
+                    assert_eq!(row_major(of_few(Plus::Nothing), rows, 2 * cols), plain, "{rows} rows");
+                }
+            }
+        });
     }
 }
 

@@ -11,6 +11,9 @@ pub(crate) const PANEL: usize = 64;
 /// Values in a cache line.
 const LINE: usize = 16;
 
+/// How many rows ahead a matrix is read that is not packed: a processor does not foresee rows that are on other pages.
+const ROWS_AHEAD: usize = 16;
+
 /// Rows of a tile. Six rows of sums fit the registers of AVX2 (rows of 2 vectors, 16 registers), AVX-512 and NEON (rows
 /// of 4 vectors, 32 registers) beside the factors.
 pub(crate) const TILE_ROWS: usize = 6;
@@ -100,11 +103,26 @@ fn next_rows(rest: usize) -> usize {
     }
 }
 
-/// Products of `rows` rows with a panel. `blocks`: the parts of a block of the inner dimension, each with the rows of
-/// the panel, `[depth, PANEL]`, and those of the panel that follows.
-pub(crate) fn rows_by_panel(blocks: &[(Slice<'_>, [&[f32]; 2])], rows: usize, out: &mut Memory<'_>, place: Place) {
+/// Columns of the right factor, as many as a panel has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Columns<'a> {
+    /// Of a panel, `[depth, PANEL]`, and of that which follows.
+    Packed([&'a [f32]; 2]),
+    /// Of a row-major matrix: from the first value on, with the distance between the starts of two rows, a multiple of
+    /// [`PANEL`].
+    InPlace(&'a [f32], usize),
+}
+
+impl Default for Columns<'_> {
+    fn default() -> Self {
+        Self::Packed(Default::default())
+    }
+}
+
+/// Products of `rows` rows with a panel's columns. `blocks`: the parts of a block of the inner dimension.
+pub(crate) fn rows_by_panel(blocks: &[(Slice<'_>, Columns<'_>)], rows: usize, out: &mut Memory<'_>, place: Place) {
     struct Rows<'m, 'o> {
-        blocks: &'m [(Slice<'m>, [&'m [f32]; 2])],
+        blocks: &'m [(Slice<'m>, Columns<'m>)],
         rows: usize,
         out: &'m mut Memory<'o>,
         place: Place,
@@ -136,22 +154,39 @@ pub(crate) fn rows_by_panel(blocks: &[(Slice<'_>, [&[f32]; 2])], rows: usize, ou
 #[inline(always)]
 fn rows_tile<S: Simd, const V: usize, const N: usize>(
     simd: S,
-    blocks: &[(Slice<'_>, [&[f32]; 2])],
+    blocks: &[(Slice<'_>, Columns<'_>)],
     [row, column]: [usize; 2],
     out: &mut Memory<'_>,
     place: Place,
 ) {
     let mut sums = [[simd.splat_f32s(0.0); V]; N];
-    for &(Slice { values, stride, depth }, [panel, next]) in blocks {
-        let next = ahead(next, row, depth);
+    for &(Slice { values, stride, depth }, right) in blocks {
         let x: [&[f32]; N] = std::array::from_fn(|n| &values[(row + n) * stride..][..depth]);
-        let panel = columns::<S, V>(panel, column, depth);
-        for k in 0..depth {
-            let panel = &panel[k * (PANEL / (V * S::F32_LANES))];
-            if k.is_multiple_of(2) {
-                prefetch(next, k / 2 * LINE);
+        match right {
+            Columns::Packed([panel, next]) => {
+                let next = ahead(next, row, depth);
+                let panel = columns::<S, V>(panel, PANEL, column, depth);
+                for k in 0..depth {
+                    let panel = &panel[k * (PANEL / (V * S::F32_LANES))];
+                    if k.is_multiple_of(2) {
+                        prefetch(next, k / 2 * LINE);
+                    }
+                    add_products!(simd, sums, panel, N, V, |n| x[n][k]);
+                }
             }
-            add_products!(simd, sums, panel, N, V, |n| x[n][k]);
+            Columns::InPlace(right, stride) => {
+                let panel = columns::<S, V>(right, stride, column, depth);
+                for k in 0..depth {
+                    let panel = &panel[k * (stride / (V * S::F32_LANES))];
+                    // The tiles after the first find the columns in a cache.
+                    if row == 0 {
+                        for line in (0..V * S::F32_LANES).step_by(LINE) {
+                            prefetch(right, (k + ROWS_AHEAD) * stride + column + line);
+                        }
+                    }
+                    add_products!(simd, sums, panel, N, V, |n| x[n][k]);
+                }
+            }
         }
     }
     let sums = sums;
@@ -167,10 +202,11 @@ fn ahead(next: &[f32], row: usize, depth: usize) -> &[f32] {
     next.get(row / TILE_ROWS * (depth / 2 * LINE)..).unwrap_or_default()
 }
 
-/// The vectors of a panel's columns from `column` on; those of a row are a panel's width from those of the next.
+/// The vectors of a panel's columns from `column` on; those of a row are `stride` values from those of the next.
 #[inline(always)]
-fn columns<S: Simd, const V: usize>(panel: &[f32], column: usize, depth: usize) -> &[[S::f32s; V]] {
-    let rows = S::as_simd_f32s(&panel[..depth * PANEL]).0.as_chunks::<V>().0;
+fn columns<S: Simd, const V: usize>(panel: &[f32], stride: usize, column: usize, depth: usize) -> &[[S::f32s; V]] {
+    let Some(last) = depth.checked_sub(1) else { return &[] };
+    let rows = S::as_simd_f32s(&panel[..last * stride + PANEL]).0.as_chunks::<V>().0;
     &rows[column / (V * S::F32_LANES)..]
 }
 
@@ -180,13 +216,13 @@ pub(crate) fn columns_by_panel<'a, B>(blocks: B, rows: usize, out: &mut Memory<'
 where
     B: Iterator<Item = (&'a [f32], [&'a [f32]; 2])> + Clone,
 {
-    struct Columns<'m, 'o, B> {
+    struct Sums<'m, 'o, B> {
         blocks: B,
         rows: usize,
         out: &'m mut Memory<'o>,
         place: Place,
     }
-    impl<'a, B: Iterator<Item = (&'a [f32], [&'a [f32]; 2])> + Clone> Tiled for Columns<'_, '_, B> {
+    impl<'a, B: Iterator<Item = (&'a [f32], [&'a [f32]; 2])> + Clone> Tiled for Sums<'_, '_, B> {
         #[inline(always)]
         fn run<S: Simd, const V: usize>(self, simd: S) {
             let Self { blocks, rows, out, place } = self;
@@ -207,7 +243,7 @@ where
             }
         }
     }
-    tiled(Columns { blocks, rows, out, place });
+    tiled(Sums { blocks, rows, out, place });
 }
 
 #[inline(always)]
@@ -222,7 +258,7 @@ fn columns_tile<'a, S: Simd, const V: usize, const N: usize>(
     for (left, [right, next]) in blocks {
         let depth = right.len() / PANEL;
         let next = ahead(next, row, depth);
-        let right = columns::<S, V>(right, column, depth);
+        let right = columns::<S, V>(right, PANEL, column, depth);
         let left = &left[row..][..depth.saturating_sub(1) * PANEL + N];
         for k in 0..depth {
             let right = &right[k * (PANEL / (V * S::F32_LANES))];
