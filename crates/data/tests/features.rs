@@ -75,6 +75,20 @@ fn error(dir: &Path, toml: &str) -> String {
     source(dir, toml).read().unwrap_err().to_string()
 }
 
+#[test]
+fn runs_of_rows_go_on_in_the_next_file() {
+    let numbers: Vec<f32> = (1..=21).map(|number| number as f32).collect();
+    let dir = folder(&[("a.npy", &matrix(3, &numbers[..6])), ("b.npy", &matrix(3, &numbers[6..]))]);
+    let paths = ["a.npy", "b.npy"].map(|name| dir.path().join(name));
+    let table = FeatureTable::open(&paths, FeatureColumn { name: None, parquet: "image_embedding" }).unwrap();
+    assert_eq!(values(&table), numbers);
+    for (first, rows) in [(0, 7), (1, 2), (1, 5), (3, 4), (6, 1)] {
+        let mut found = vec![0.0; rows * 3];
+        table.read_run(first as u64, &mut found, &mut Vec::new()).unwrap();
+        assert_eq!(found, numbers[first * 3..][..rows * 3], "{rows} rows from {first} on");
+    }
+}
+
 /// The pairs of an epoch: rows of images and of texts.
 fn pairs(dataset: &Dataset) -> Vec<(u64, u64)> {
     let pair = |index| {

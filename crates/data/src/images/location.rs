@@ -62,7 +62,7 @@ impl ImageRef {
                 }
                 let mut values = vec![0.0; table.width()];
                 table.read(*row, &mut values, &mut Vec::new())?;
-                return Ok(row_bytes(&values));
+                return Ok(row_bytes(&values).into_owned());
             }
         };
         read.map_err(|source| DataError::Read { path: self.key().into(), source })?.map_err(|source| self.fail(source))

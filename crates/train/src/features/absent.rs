@@ -1,16 +1,17 @@
 //! Features of towers that are absent: rows of the data set, which another program has computed. Their files are the
 //! input of a run, so that nothing is computed and nothing is cached.
 
+use std::sync::Arc;
+
 use dualenc_data::{Dataset, FeatureTable, ImageRef};
 use dualenc_model::{DualEncoder, Tower};
-
 use rayon::prelude::*;
 
 use crate::error::TrainError;
 use crate::features::image_index::ImageSet;
 
-/// Rows that one thread reads sooner than more threads start: a millisecond's work.
-const ROWS_PER_THREAD: usize = 256;
+/// Rows that a thread reads at once: less than a millisecond's work.
+const ROWS_PER_TASK: usize = 256;
 
 /// Refuses data that a tower cannot take: features where it takes images or texts, images or texts where it is absent,
 /// and features of another width. `found`: the width of the features of the data. `what`: the data, in words.
@@ -98,15 +99,24 @@ pub(crate) fn check_images(set: &ImageSet, side: (bool, usize)) -> Result<(), Tr
     Ok(())
 }
 
-/// Reads the rows `numbers`, `[rows, width]`, flat, on all cores if they are many.
+/// Reads the rows that `find` finds for `numbers`, `[rows, width]`, flat, on all cores if they are many. Rows that
+/// follow each other in a table are read at once.
 fn rows(
     numbers: &[usize],
     width: usize,
-    read: impl Fn(usize, &mut [f32], &mut Vec<u8>) -> Result<(), TrainError> + Sync,
+    find: impl Fn(usize) -> Result<(Arc<FeatureTable>, u64), TrainError> + Sync,
 ) -> Result<Vec<f32>, TrainError> {
     let mut values = vec![0.0; numbers.len() * width];
-    let rows = values.par_chunks_exact_mut(width.max(1)).zip(numbers).with_min_len(ROWS_PER_THREAD);
-    rows.try_for_each_init(Vec::new, |buffer, (out, &number)| read(number, out, buffer))?;
+    let tasks = values.par_chunks_mut(width.max(1) * ROWS_PER_TASK).zip(numbers.par_chunks(ROWS_PER_TASK));
+    tasks.try_for_each_init(Vec::new, |buffer, (mut out, numbers)| {
+        let places = numbers.iter().map(|&number| find(number)).collect::<Result<Vec<_>, _>>()?;
+        for run in places.chunk_by(|(one, row), (other, next)| Arc::ptr_eq(one, other) && row + 1 == *next) {
+            let (now, later) = out.split_at_mut(run.len() * width);
+            run[0].0.read_run(run[0].1, now, buffer)?;
+            out = later;
+        }
+        Ok::<_, TrainError>(())
+    })?;
     Ok(values)
 }
 
@@ -115,8 +125,8 @@ fn rows(
 /// # Errors
 /// [`TrainError::Data`] when a file cannot be read; [`TrainError::Internal`] for an image that is no row of this width.
 pub(crate) fn image_rows(set: &ImageSet, images: &[usize], width: usize) -> Result<Vec<f32>, TrainError> {
-    rows(images, width, |image, out, buffer| match set.reference(image) {
-        ImageRef::FeatureRow { table, row } if table.width() == width => Ok(table.read(row, out, buffer)?),
+    rows(images, width, |image| match set.reference(image) {
+        ImageRef::FeatureRow { table, row } if table.width() == width => Ok((table, row)),
         other => Err(TrainError::Internal(format!("`{}` is no row of {width} values", other.key()))),
     })
 }
@@ -126,8 +136,8 @@ pub(crate) fn image_rows(set: &ImageSet, images: &[usize], width: usize) -> Resu
 /// # Errors
 /// As for [`image_rows`].
 pub(crate) fn caption_rows(dataset: &Dataset, captions: &[usize], width: usize) -> Result<Vec<f32>, TrainError> {
-    rows(captions, width, |caption, out, buffer| match dataset.caption(caption).features {
-        Some((table, row)) if table.width() == width => Ok(table.read(row, out, buffer)?),
+    rows(captions, width, |caption| match dataset.caption(caption).features {
+        Some((table, row)) if table.width() == width => Ok((Arc::clone(table), row)),
         _ => Err(TrainError::Internal(format!("caption {caption} is no row of {width} values"))),
     })
 }

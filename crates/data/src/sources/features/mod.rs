@@ -169,11 +169,12 @@ impl FeaturesSource {
         let images = ImageSide::open(self.image_files(), self.image_paths.as_deref())?;
         let texts = TextSide::open(self.text_files(), self.captions.as_deref())?;
         let image_of = self.image_of(&images, &texts)?;
+        let is_selection = selection.is_some();
         let mut builder = DatasetBuilder::new(images.root()).with_selection(selection);
         let mut used = vec![false; images.len()];
         for (text, &image) in image_of.iter().enumerate() {
             let location = images.location(image);
-            if !builder.selects(text as u64 + 1, &location.key()) {
+            if is_selection && !builder.selects(text as u64 + 1, &location.key()) {
                 continue;
             }
             used[image] = true;
