@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Session, floats, goldens, tensors};
+use crate::support::{Session, floats, goldens, stderr, tensors};
 
 const COLORS: [(&str, [u8; 3]); 6] = [
     ("red", [220, 30, 30]),
@@ -78,7 +78,13 @@ fn weights(
 #[test]
 fn fit_aligns_without_training() {
     let session = session("[checkpoint]\nbest = \"pairs.image_retrieval_recall@1\"\n");
-    let out = session.succeed(&[command("fit", &[]), vec!["--json", "fit.json"]].concat());
+    let output = session.run(&[command("fit", &[]), vec!["--json", "fit.json"]].concat());
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    let out = String::from_utf8(output.stdout).unwrap();
+    let line = said.lines().find(|line| line.contains("heads fitted in closed form (cca) to 108 pairs in "));
+    assert!(line.is_some_and(|line| !line.contains(" in 0 s")), "{said}");
+    assert!(!said.contains(" steps, "), "a fit takes no steps: {said}");
     for part in [
         "ridge, power",
         "choice of ridge and power ",
@@ -196,14 +202,14 @@ fn warmup_longer_than_the_run_is_for_training() {
     session.succeed(&command("fit", &["train.warmup_steps=13"]));
     let resume = |sets: &[&str]| session.run(&[command("train", sets), vec!["--resume"]].concat());
     let refused = resume(&["train.warmup_steps=13"]);
-    let text = crate::support::stderr(&refused);
+    let text = stderr(&refused);
     assert_eq!(refused.status.code(), Some(2), "{text}");
     assert!(text.contains("a warm-up of 13 steps (`train.warmup_steps`) does not fit in the 12 steps"), "{text}");
     // A longer run has room for it.
     let constant = ["run.dir=constant", "train.warmup_steps=13", "train.schedule=constant"];
     session.succeed(&command("fit", &constant));
     let resumed = resume(&[&constant[..], &["train.epochs=3"]].concat());
-    assert!(resumed.status.success(), "{}", crate::support::stderr(&resumed));
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
     assert_eq!(session.metrics("constant", "train").len(), 18);
 }
 
@@ -260,7 +266,7 @@ fn few_pairs_determine_few_directions() {
     }
     let narrow = command("fit", &["run.dir=narrow", "model.embed_dim=6", "train.batch_size=4"]);
     let out = session.run(&narrow);
-    assert!(out.status.success() && !crate::support::stderr(&out).contains("determine"));
+    assert!(out.status.success() && !stderr(&out).contains("determine"));
     assert_eq!(session.metrics("narrow", "fit")[0]["directions"], 6);
 }
 
@@ -343,7 +349,7 @@ fn cut_fit_is_a_narrower_fit() {
         let arguments =
             ["embed", "--model", run, "--images", "images", "--texts", "texts.txt", "--out", "e.safetensors"];
         let output = session.run(&[&arguments[..], more].concat());
-        let notes = crate::support::stderr(&output);
+        let notes = stderr(&output);
         assert!(output.status.success() && !notes.contains("`--dim"), "{notes}");
         ["image_embeds", "text_embeds"].map(|name| floats(&session.path("e.safetensors"), name))
     };

@@ -38,6 +38,8 @@ pub use contrastive::{column_sums, pair_loss, pair_loss_of_rows};
 pub use cpu::chunks::CHUNK;
 pub use cpu::host_values::{HostValues, host_values};
 pub use cpu::malloc::{keep_freed_memory, return_freed_memory};
+#[cfg(feature = "flex")]
+pub use cpu::product::weighted_rows::{WeightedRows, weighted_sum};
 #[cfg(feature = "cuda")]
 pub use cube::cublas::products::matrix_library;
 #[cfg(feature = "cube")]

@@ -145,13 +145,8 @@ fn singular(
     dims: usize,
     least: f64,
 ) -> Result<(Matrix, Matrix, Vec<f64>), TrainError> {
-    let mut gram = matrix.gram();
+    let gram = matrix.gram().mirrored();
     let size = gram.columns;
-    for row in 0..size {
-        for column in 0..row {
-            gram.values[column * size + row] = gram.values[row * size + column];
-        }
-    }
     let eigen = Eigen::of(gram)
         .ok_or_else(|| TrainError::Internal("the products of whitened features have no eigenvectors".to_owned()))?;
     let strengths: Vec<f64> = eigen.values.iter().map(|value| value.max(0.0).sqrt()).collect();

@@ -54,6 +54,12 @@ impl FitReport {
         }
     }
 
+    /// How long the fit took, in words.
+    pub(crate) fn duration(&self) -> String {
+        let seconds: f64 = self.seconds.iter().map(|(_, seconds)| seconds).sum();
+        if seconds < 9.95 { format!("{:.1} s", seconds.max(0.1)) } else { format!("{seconds:.0} s") }
+    }
+
     /// The line of the log.
     pub(crate) fn record(&self) -> FitRecord {
         FitRecord {
@@ -110,9 +116,79 @@ impl Candidate {
 }
 
 impl HeldOutReport {
+    /// What to try where the choice is the largest or smallest of the values that were tried, and better than the one
+    /// beside it.
+    pub(crate) fn edge_hint(&self) -> Option<String> {
+        let best = self.best();
+        // The best of each other value.
+        let edge = |value: fn(&Candidate) -> f64| {
+            let (mut beyond, mut others) = ([false; 2], Vec::new());
+            for other in self.candidates.iter().filter(|other| value(other) != value(&best)) {
+                beyond[usize::from(value(other) > value(&best))] = true;
+                others.push(other.mean_recall());
+            }
+            let is_better = others.iter().all(|&recall| recall < best.mean_recall());
+            match beyond {
+                [true, false] if is_better => Some("largest"),
+                [false, true] if is_better => Some("smallest"),
+                _ => None,
+            }
+        };
+        let hint = |key: &str, value: f64, edge: &str, next: f64| {
+            format!(
+                "`fit.{key}` = {value} is the {edge} that was tried; a value beyond it may be better, such as {next}"
+            )
+        };
+        let ridge = edge(|candidate| candidate.ridge).map(|edge| {
+            let next = if edge == "largest" { best.ridge * 10.0 } else { best.ridge / 10.0 };
+            hint("ridge", best.ridge, edge, next)
+        });
+        // No power is below 0.
+        let power = edge(|candidate| candidate.power).filter(|_| best.power > 0.0);
+        let power = power.map(|edge| hint("power", best.power, edge, best.power + 1.0));
+        let hints: Vec<String> = ridge.into_iter().chain(power).collect();
+        (!hints.is_empty()).then(|| format!("{}; set the key and compare the recall", hints.join("; ")))
+    }
+
     /// The candidate that was chosen.
     #[must_use]
     pub fn best(&self) -> Candidate {
         self.candidates[self.chosen]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `recalls`: of each ridge with each power.
+    fn report(ridges: &[f64], powers: &[f64], recalls: &[f64]) -> HeldOutReport {
+        let pairs = ridges.iter().flat_map(|&ridge| powers.iter().map(move |&power| (ridge, power)));
+        let candidates: Vec<Candidate> = pairs
+            .zip(recalls)
+            .map(|((ridge, power), &recall)| Candidate {
+                ridge,
+                power,
+                image_retrieval_recall: [recall; 3],
+                text_retrieval_recall: [recall; 3],
+            })
+            .collect();
+        let best = (0..recalls.len()).rev().max_by(|&a, &b| recalls[a].total_cmp(&recalls[b])).unwrap();
+        HeldOutReport { images: 9, texts: 9, captions_apart: true, candidates, chosen: best }
+    }
+
+    #[test]
+    fn values_at_the_edge_are_named() {
+        let hint = |ridges: &[f64], powers: &[f64], recalls: &[f64]| report(ridges, powers, recalls).edge_hint();
+        let found = hint(&[0.1, 0.01, 0.001], &[1.0], &[0.1, 0.2, 0.3]).unwrap();
+        assert!(found.contains("`fit.ridge` = 0.001 is the smallest") && found.contains("such as 0.0001"), "{found}");
+        let found = hint(&[0.1, 0.01], &[1.0, 2.0], &[0.1, 0.4, 0.2, 0.3]).unwrap();
+        assert!(found.contains("`fit.ridge` = 0.1 is the largest") && found.contains("such as 1"), "{found}");
+        assert!(found.contains("`fit.power` = 2 is the largest") && found.contains("such as 3"), "{found}");
+        // In the middle, as good as another value, without a choice, and where there is nothing beyond.
+        assert_eq!(hint(&[0.1, 0.01, 0.001], &[1.0], &[0.1, 0.3, 0.2]), None);
+        assert_eq!(hint(&[0.1, 0.01], &[1.0], &[0.3, 0.3]), None);
+        assert_eq!(hint(&[0.1], &[1.0], &[0.3]), None);
+        assert_eq!(hint(&[0.1], &[0.0, 1.0], &[0.3, 0.2]), None);
     }
 }

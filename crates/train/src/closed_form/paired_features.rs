@@ -1,5 +1,6 @@
 //! The features of all pairs of a data set, block by block: read from the cache, or computed and cached.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
@@ -14,7 +15,7 @@ use crate::features::texts::TextFeatures;
 use crate::stop_flag::StopFlag;
 
 /// Images of a block: few enough that sums over them in f32 are exact to 6 digits.
-const BLOCK_IMAGES: usize = 1024;
+pub(crate) const BLOCK_IMAGES: usize = 1024;
 
 /// Texts of a block, unless one image has more: 12 MB at a width of 768.
 const BLOCK_TEXTS: usize = 4096;
@@ -44,8 +45,8 @@ pub(crate) struct NamedBlock {
 }
 
 /// A text of a block: its words, its caption, whether it is the first of it, its image as a row, and its weight.
-struct Text {
-    words: String,
+struct Text<'a> {
+    words: Cow<'a, str>,
     caption: usize,
     is_first: bool,
     row: usize,
@@ -64,7 +65,7 @@ impl PairedFeatures<'_> {
     ) -> Result<(), TrainError> {
         let (mut images, mut texts) = (Vec::new(), Vec::new());
         for (place, &image) in usable.iter().enumerate() {
-            texts.extend(self.texts_of(image).into_iter().map(|text| Text { row: images.len(), ..text }));
+            texts.extend(self.texts_of(image).map(|text| Text { row: images.len(), ..text }));
             images.push(place);
             if images.len() < BLOCK_IMAGES && texts.len() < BLOCK_TEXTS && place + 1 < usable.len() {
                 continue;
@@ -77,7 +78,7 @@ impl PairedFeatures<'_> {
         Ok(())
     }
 
-    fn block(&self, usable: &[usize], images: Vec<usize>, texts: &[Text]) -> Result<NamedBlock, TrainError> {
+    fn block(&self, usable: &[usize], images: Vec<usize>, texts: &[Text<'_>]) -> Result<NamedBlock, TrainError> {
         let numbers: Vec<usize> = images.iter().map(|&place| usable[place]).collect();
         let captions: Vec<usize> = texts.iter().map(|text| text.caption).collect();
         let mut tokens = TokenBatch::default();
@@ -100,26 +101,26 @@ impl PairedFeatures<'_> {
     }
 
     /// The texts of an image, each as often as an epoch shows it on average.
-    fn texts_of(&self, image: usize) -> Vec<Text> {
+    fn texts_of(&self, image: usize) -> impl Iterator<Item = Text<'_>> {
         let captions = self.dataset.captions_of(image);
         let part = self.dataset.parts().iter().find(|part| part.images.contains(&image));
         let caption_weights = part.map_or(&[][..], |part| &part.caption_weights);
         let slot = |caption: u32| usize::from(self.dataset.caption(caption as usize).slot);
-        let weight = |caption: u32| caption_weights.get(slot(caption)).copied().unwrap_or(1.0);
+        let weight = move |caption: u32| caption_weights.get(slot(caption)).copied().unwrap_or(1.0);
         let total: f64 = captions.iter().map(|&caption| weight(caption)).sum();
-        let share = |caption: u32| match self.captions {
+        let share = move |caption: u32| match self.captions {
             CaptionMode::All => 1.0,
             // Of several drawn at once, the relative frequencies are about those of a single one.
             CaptionMode::One | CaptionMode::Slots if total > 0.0 => weight(caption) / total,
             CaptionMode::One | CaptionMode::Slots => 1.0 / captions.len() as f64,
         };
-        let of_caption = |&caption: &u32| {
-            let words: Vec<String> = self.dataset.texts(caption as usize).map(std::borrow::Cow::into_owned).collect();
+        let of_caption = move |&caption: &u32| {
+            let words: Vec<Cow<'_, str>> = self.dataset.texts(caption as usize).collect();
             let weight = part.map_or(1.0, |part| part.weight) * share(caption) / words.len() as f64;
             let caption = caption as usize;
             let texts = words.into_iter().enumerate();
-            texts.map(move |(at, words)| Text { words, caption, is_first: at == 0, row: 0, weight }).collect::<Vec<_>>()
+            texts.map(move |(at, words)| Text { words, caption, is_first: at == 0, row: 0, weight })
         };
-        captions.iter().flat_map(of_caption).collect()
+        captions.iter().flat_map(of_caption)
     }
 }

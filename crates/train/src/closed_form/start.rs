@@ -12,8 +12,8 @@ use crate::closed_form::canonical::{Method, Solution};
 use crate::closed_form::fit_report::{Candidate, FitReport, HeldOutReport};
 use crate::closed_form::head_map::{HeadMap, HeadMaps};
 use crate::closed_form::held_out::HeldOut;
-use crate::closed_form::moments::{Covariances, Moments, Shift};
-use crate::closed_form::paired_features::{NamedBlock, PairedFeatures};
+use crate::closed_form::moments::{Block, Covariances, Moments, Shift};
+use crate::closed_form::paired_features::{BLOCK_IMAGES, NamedBlock, PairedFeatures};
 use crate::closed_form::span::Spans;
 use crate::closed_form::split::{Split, SplitImage};
 use crate::closed_form::temperature::Pools;
@@ -248,6 +248,8 @@ impl Run {
         let is_fitted = |place: usize| !is_held_out(place) && !is_for_temperature(place);
         let (mut moments, mut pairs) = (None::<(Shift, Spans, [Moments; 2])>, [HeldOut::default(), HeldOut::default()]);
         let mut of_temperature: Option<Moments> = None;
+        // Few images of a block are held out: their products wait until they are as many as a block has.
+        let mut held_out_blocks = [Block::empty(), Block::empty()];
         features.for_each(&usable, |NamedBlock { block, images, captions }| {
             let (shift, spans, [fitted, held]) = moments.get_or_insert_with(|| {
                 let shift = Shift::of(&block, images.len());
@@ -257,9 +259,17 @@ impl Run {
             });
             spans.add(&block, shift);
             fitted.add(&block, |row| is_fitted(images[row]), &device)?;
-            held.add(&block, |row| is_held_out(images[row]), &device)?;
+            let is_last = images.last().is_some_and(|last| last + 1 == usable.len());
+            let mut add = |number: usize, moments: &mut Moments, is_in: &dyn Fn(usize) -> bool| {
+                let apart = &mut held_out_blocks[number];
+                if apart.append(&block, images.len(), |row| is_in(images[row])) < BLOCK_IMAGES && !is_last {
+                    return Ok(());
+                }
+                moments.add(&std::mem::replace(apart, Block::empty()), |_| true, &device)
+            };
+            add(0, held, &is_held_out)?;
             if let Some(moments) = &mut of_temperature {
-                moments.add(&block, |row| is_for_temperature(images[row]), &device)?;
+                add(1, moments, &is_for_temperature)?;
             }
             let id = |caption| dataset.caption_id(caption);
             pairs[0].add(&block, &captions, |row| is_held_out(images[row]), id);
@@ -450,11 +460,14 @@ fn report_fit(report: &FitReport, observer: &mut dyn Observer) {
         None => "no images held out, since there are too few to choose by".to_owned(),
     };
     observer.on(Event::Note(format!(
-        "heads fitted in closed form ({}) to {} in {:.0} s: ridge {ridge}, power {power}, {chosen}",
+        "heads fitted in closed form ({}) to {} in {}: ridge {ridge}, power {power}, {chosen}",
         report.method,
         counted(*pairs, "pair"),
-        report.seconds.iter().map(|(_, seconds)| seconds).sum::<f64>()
+        report.duration()
     )));
+    if let Some(hint) = report.held_out.as_ref().and_then(HeldOutReport::edge_hint) {
+        observer.on(Event::Note(hint));
+    }
     let others = embed_dim.saturating_sub(*directions);
     if others > 0 && distinct.iter().min() <= report.widths.iter().min() {
         let [images, texts] = [counted(distinct[0], "distinct image"), counted(distinct[1], "distinct text")];

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use dualenc_data::mix;
+use rayon::prelude::*;
 
 use crate::closed_form::held_out::{HeldOut, HeldOutEmbeds};
 
@@ -59,7 +60,7 @@ impl Pools {
             let mut seen = HashSet::new();
             pool.iter().map(|&(_, text)| !seen.insert(held_out.caption_ids[text])).collect()
         };
-        let cosines = pairs.chunks_exact(size).map(pool).collect();
+        let cosines = pairs.par_chunks_exact(size).map(pool).collect();
         Some(Self { cosines, repeats: pairs.chunks_exact(size).map(repeats).collect(), size })
     }
 

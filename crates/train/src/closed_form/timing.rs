@@ -9,15 +9,13 @@ use dualenc_data::mix;
 use crate::closed_form::canonical::Method;
 use crate::closed_form::head_map::HeadMaps;
 use crate::closed_form::moments::{Block, Moments, Shift};
+use crate::closed_form::paired_features::BLOCK_IMAGES;
 use crate::closed_form::span::Spans;
 use crate::closed_form::split::FEWEST;
 use crate::error::TrainError;
 
 /// Values at which maps are timed: large enough that arithmetic takes the time, and done in less than a second.
 const TIMED: usize = 512;
-
-/// Pairs of a block whose products are timed.
-const PAIRS: usize = 256;
 
 /// Seed of the features (ASCII `time`).
 const SEED: u64 = 0x7469_6d65;
@@ -33,6 +31,8 @@ pub(crate) struct Extent {
     pub embed_dim: usize,
     /// Ridges and powers that are tried.
     pub tried: [usize; 2],
+    /// Whether the temperature has images of its own, and a fit without them.
+    pub for_temperature: bool,
 }
 
 impl Extent {
@@ -41,14 +41,13 @@ impl Extent {
     /// # Errors
     /// [`TrainError::Model`] when the device cannot return its data.
     pub fn seconds(&self, device: &Device) -> Result<f64, TrainError> {
-        let started = Instant::now();
-        moments(self.widths, PAIRS, device)?;
-        let products = started.elapsed().as_secs_f64() * self.pairs as f64 / PAIRS as f64;
+        let (_, _, of_pairs) = moments(self.widths, BLOCK_IMAGES, device)?;
+        let products = of_pairs * self.pairs as f64 / BLOCK_IMAGES as f64;
         // Few pairs have fewer directions.
         let sizes: [usize; 2] = std::array::from_fn(|side| self.widths[side].min(self.distinct[side]));
         let factor = (sizes[0].max(sizes[1]) as f64 / TIMED as f64).max(1.0);
         let small = |size: usize| ((size as f64 / factor).ceil() as usize).max(2);
-        let (found, shift) = moments(sizes.map(small), 2 * TIMED, device)?;
+        let (found, shift, _) = moments(sizes.map(small), 2 * TIMED, device)?;
         let spans = Spans::new([usize::MAX; 2], &shift);
         let (covariances, dim) = (found.covariances(), small(self.embed_dim));
         let started = Instant::now();
@@ -63,18 +62,20 @@ impl Extent {
         // Nothing is tried where nothing is held out.
         let [ridges, powers] = self.tried.map(|tried| if self.distinct[0] < FEWEST { 0.0 } else { tried as f64 });
         // All of it is of third order. The last fit is of all pairs.
-        let maps = (ridges + 1.0) * of_solution + (ridges * powers + 1.0) * of_heads;
+        let fits = if self.for_temperature { 2.0 } else { 1.0 };
+        let maps = (ridges + fits) * of_solution + (ridges * powers + fits) * of_heads;
         Ok(products + maps * factor.powi(3))
     }
 }
 
-/// Sums over pairs of random features.
-fn moments(widths: [usize; 2], pairs: usize, device: &Device) -> Result<(Moments, Shift), TrainError> {
+/// Sums over pairs of random features, and the seconds that these take.
+fn moments(widths: [usize; 2], pairs: usize, device: &Device) -> Result<(Moments, Shift, f64), TrainError> {
     let value = |at: usize| (mix(SEED, &[at as u64]) >> 40) as f32 / (1u64 << 24) as f32;
     let [images, texts] = widths.map(|width| (0..pairs * width).map(|at| value(at + width)).collect());
     let block = Block { images, texts, pairs: (0..pairs).map(|pair| (pair, 1.0)).collect() };
     let shift = Shift::of(&block, pairs);
     let mut found = Moments::new(shift.clone());
+    let started = Instant::now();
     found.add(&block, |_| true, device)?;
-    Ok((found, shift))
+    Ok((found, shift, started.elapsed().as_secs_f64()))
 }

@@ -237,6 +237,17 @@ impl ImageFeatures {
     ) -> Result<(CacheCounts, Vec<Skipped>), TrainError> {
         check_images(set, (self.tower.is_absent(), self.tower.width()))?;
         let (mut counts, mut bad, mut next) = (CacheCounts::default(), Vec::new(), 0);
+        if self.tower.is_absent() {
+            // Every row was read when its table was opened, and those that cannot be used are known.
+            for image in 0..set.len() {
+                match load(image, 0, set, &self.processor, self.pixel_format())? {
+                    Loaded::Unusable(skipped) => bad.push(skipped),
+                    Loaded::Cached | Loaded::Pixels(..) => counts.kept += 1,
+                }
+            }
+            on_progress(set.len());
+            return Ok((counts, bad));
+        }
         for chunk in self.chunks(set) {
             let (loaded, features) = chunk??;
             let (mut contents, mut images) = (Vec::new(), Vec::new());

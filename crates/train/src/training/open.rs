@@ -135,6 +135,7 @@ impl Run {
         skipped_steps.for_each(|range| stages.skip(*range));
         let warmup_steps = lr_schedule.warmup_steps;
         if start != Start::Fit {
+            config.window_note(&data.dataset).into_iter().for_each(|note| observer.on(Event::Note(note)));
             let warning = config.warmup_warning_of_data(warmup_steps);
             warning.into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         }
@@ -204,7 +205,10 @@ impl Run {
             run.save_rescue(observer)?;
         }
         let Position { step, total_steps, steps_per_epoch, .. } = run.position;
-        observer.on(Event::Start { step, total_steps, steps_per_epoch });
+        // A fit takes no steps.
+        if start != Start::Fit {
+            observer.on(Event::Start { step, total_steps, steps_per_epoch });
+        }
         if let Some(best) = run.records.as_ref().and_then(|records| records.best.best()) {
             observer.on(Event::Best(&best));
         }

@@ -82,6 +82,11 @@ impl<'a> Blocks<'a> {
         Self { values, rows, all_cols, first: index * (blocked_cols(cols) / PANEL), cols }
     }
 
+    /// The first `cols` columns.
+    pub fn first_cols(self, cols: usize) -> Self {
+        Self { cols: cols.min(self.cols), ..self }
+    }
+
     pub fn num_rows(&self) -> usize {
         self.rows
     }

@@ -12,6 +12,7 @@
 //! - `rows`: products of rows with a packed matrix.
 //! - `few_rows`: products of few rows with a matrix that is not packed.
 //! - `row_sums`: sums over all rows, such as the gradient of a weight.
+//! - `weighted_rows`: rows less a shift, with weights, for sums over them.
 
 pub(crate) mod blocked;
 pub(crate) mod few_rows;
@@ -23,3 +24,4 @@ pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
 mod tile;
+pub(crate) mod weighted_rows;

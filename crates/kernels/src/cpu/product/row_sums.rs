@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
 use crate::cpu::product::blocked::Blocks;
 use crate::cpu::product::output::{Memory, Place, Plus};
 use crate::cpu::product::tile::{DEPTH, PANEL, columns_by_panel};
-use crate::cpu::uninit::{Uninit, par_groups};
+use crate::cpu::simd::vectorised;
+use crate::cpu::uninit::{Scratch, Uninit, par_groups};
 
 /// Blocks of rows that are summed in registers from 0.
 const DEPTH_BLOCKS: usize = DEPTH / CHUNK_ROWS;
@@ -18,6 +21,34 @@ pub(crate) fn row_sums(left: Blocks<'_>, right: Blocks<'_>) -> Vec<f32> {
         [of_left_panel(left, right, first / PANEL, out)]
     });
     values
+}
+
+/// Adds `left^T right` to `sums`, `[columns of left, columns of right]`. `only_lower`: the values above the diagonal
+/// are not needed, and most of them are not computed.
+pub(crate) fn add_row_sums(left: Blocks<'_>, right: Blocks<'_>, only_lower: bool, sums: &mut [f64]) {
+    let cols = right.cols;
+    assert_eq!(left.num_rows(), right.num_rows(), "rows of both factors of sums over rows");
+    assert_eq!(Some(sums.len()), left.cols.checked_mul(cols), "size of sums over rows");
+    if sums.is_empty() || left.num_rows() == 0 {
+        return;
+    }
+    let panels = sums.par_chunks_mut(PANEL * cols).enumerate();
+    panels.for_each_init(
+        || Scratch::new(PANEL * cols),
+        |scratch, (panel, sums)| {
+            let right = if only_lower { right.first_cols((panel + 1) * PANEL) } else { right };
+            let values = of_left_panel(left, right, panel, scratch.uninit(sums.len() / cols * right.cols));
+            for (sums, values) in sums.chunks_exact_mut(cols).zip(values.chunks_exact(right.cols)) {
+                add_wide(sums, values);
+            }
+        },
+    );
+}
+
+vectorised! {
+    fn add_wide(sums: &'a mut [f64], values: &'a [f32]) {
+        sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(*value));
+    }
 }
 
 /// The rows of the result that a panel of `left` gives.

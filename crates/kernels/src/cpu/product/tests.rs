@@ -7,6 +7,7 @@ use super::panels::Panels;
 use super::row_sums::row_sums;
 use super::rows::{Layout, Rows, product};
 use super::tile::ARCH;
+use super::weighted_rows::{WeightedRows, weighted_sum};
 use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
 use crate::cpu::gemm::{Matrix, matmul};
 use crate::cpu::uninit::{Buffer, Scratch, par_buffers};
@@ -180,5 +181,46 @@ fn narrow_vectors_compute_the_same() {
     #[cfg(target_arch = "x86_64")]
     if let Some(avx2) = pulp::x86::V3::try_new() {
         assert_eq!(with_vectors(pulp::Arch::V3(avx2)), widest, "the same multiply-adds in the same order");
+    }
+}
+
+#[test]
+fn weighted_rows_sum_as_in_f64() {
+    for (rows, cols) in [(1, 1), (7, 70), (300, 130), (1100, 65)] {
+        let (features, shift) = (numbers(5, rows * cols), numbers(6, cols));
+        // Each third row is left out, and each fifth is the sum of two.
+        let (mut terms, mut ends) = (Vec::new(), Vec::new());
+        for row in (0..rows).filter(|row| row % 3 != 1) {
+            terms.push((row, 0.5 + row as f64 / rows as f64));
+            terms.extend((row % 5 == 0).then_some((rows - 1 - row, -0.25)));
+            ends.push(terms.len());
+        }
+        let value = |(row, factor): (usize, f64), col: usize| {
+            factor * (f64::from(features[row * cols + col]) - f64::from(shift[col]))
+        };
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let sum = |(start, &end): (usize, &usize), col| terms[start..end].iter().map(|term| value(*term, col)).sum();
+        let expected: Vec<Vec<f64>> =
+            starts.zip(&ends).map(|row| (0..cols).map(|col| sum(row, col)).collect()).collect();
+        let what = format!("{rows} x {cols}");
+        let close = |found: f64, expected: f64| {
+            assert!((found - expected).abs() < 1e-5 * rows as f64, "{what}: {found}, expected {expected}");
+        };
+        let packed = WeightedRows::new(&features, &shift, &terms, &ends);
+        let (mut squares, mut products) = (vec![1.0; cols * cols], vec![2.0; cols * cols]);
+        packed.add_squares(&mut squares);
+        packed.add_products(&packed, &mut products);
+        let sums = weighted_sum(&features, &shift, &terms);
+        for col in 0..cols {
+            let of_all: f64 = expected.iter().map(|row| row[col]).sum();
+            assert!((sums[col] - of_all).abs() < 1e-9, "{what}: {}, expected {of_all}", sums[col]);
+            for other in 0..cols {
+                let expected: f64 = expected.iter().map(|row| row[col] * row[other]).sum();
+                close(products[col * cols + other], 2.0 + expected);
+                if other <= col {
+                    close(squares[col * cols + other], 1.0 + expected);
+                }
+            }
+        }
     }
 }

@@ -196,3 +196,47 @@ fn moments_add_up() {
     }
     assert_close(&sum.between.values, &whole.between.values, 1e-5, "cross-covariance");
 }
+
+#[test]
+fn moments_do_not_depend_on_threads() {
+    let (images, texts, [wide, narrow]) = (700, 1500, [150, 70]);
+    let values = |seed, count: usize| (0..count).map(|at| noise(seed, at) as f32).collect::<Vec<_>>();
+    let (of_images, of_texts) = (values(1, images * wide), values(2, texts * narrow));
+    // Some images have no text, and others several, not one after the other.
+    let pairs: Vec<(usize, f64)> = (0..texts).map(|at| (at * 7 % (images - 3), [1.0, 0.5, 0.0][at % 3])).collect();
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| moments_of(&of_images, &of_texts, &pairs, images))
+    };
+    let found = with(1);
+    assert!(found == with(2) && found == with(5));
+    // The forms of other devices compute the same.
+    let tensors = dualenc_kernels::with_plain_forms(|| moments_of(&of_images, &of_texts, &pairs, images));
+    let [found, tensors] = [found, tensors].map(|moments| moments.covariances());
+    assert_close(&found.between.values, &tensors.between.values, 1e-5, "cross-covariance");
+    for side in [0, 1] {
+        assert_close(&found.means[side], &tensors.means[side], 1e-12, "mean");
+        assert_close(&found.within[side].values, &tensors.within[side].values, 1e-5, "covariance");
+    }
+}
+
+#[test]
+fn pairs_that_wait_are_those_of_their_blocks() {
+    let (images, width) = (40, 5);
+    let values: Vec<f32> = (0..images * width).map(|at| noise(3, at) as f32).collect();
+    let pairs: Vec<(usize, f64)> = (0..images).map(|at| (at, 1.0)).collect();
+    let block = Block { images: values.clone(), texts: values, pairs };
+    let is_in = |image: usize| image % 3 == 1;
+    let mut apart = Block::empty();
+    assert_eq!((apart.append(&block, images, is_in), apart.append(&block, images, is_in)), (13, 26));
+    let (mut found, mut expected) = {
+        let none = Moments::new(Shift::of(&block, images));
+        (none.clone(), none)
+    };
+    found.add(&apart, |_| true, &Device::flex()).unwrap();
+    (0..2).for_each(|_| expected.add(&block, is_in, &Device::flex()).unwrap());
+    assert_eq!(found.pairs, 26);
+    let [found, expected] = [found, expected].map(|moments| moments.covariances());
+    assert_close(&found.between.values, &expected.between.values, 1e-6, "cross-covariance");
+    assert_close(&found.means[0], &expected.means[0], 1e-12, "mean");
+}

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use dualenc_data::TokenBatch;
+use dualenc_data::{Dataset, TokenBatch};
 use dualenc_model::parameters;
 
 use crate::closed_form::canonical::Method;
+use crate::closed_form::split::{Split, SplitImage};
 use crate::closed_form::start::tried;
 use crate::closed_form::timing::Extent;
 use crate::commands::plan::budget::{Budget, Laps};
@@ -62,11 +63,20 @@ pub(super) fn measure(
         widths: widths.into(),
         embed_dim: run.learner.model.embed_dim(),
         tried: [ridges.len(), powers.len()],
+        for_temperature: for_temperature(dataset),
     };
     budget.check_stop()?;
     let closed_form_seconds = extent.seconds(&run.compute.device)?;
     let plan = FitPlan { images, texts, features_seconds: features, closed_form_seconds };
     Ok(Some((plan, cache)))
+}
+
+/// Whether a fit holds images out for the temperature alone, as far as the captions tell: equal images are not known
+/// before they are read.
+fn for_temperature(dataset: &Dataset) -> bool {
+    let captions = |image| dataset.captions_of(image).iter().map(|&it| dataset.caption_id(it as usize)).collect();
+    let images = (0..dataset.num_images()).map(|image| SplitImage { content: None, captions: captions(image) });
+    Split::of(&images.collect::<Vec<_>>()).is_some_and(|split| split.for_temperature.is_some())
 }
 
 /// Seconds of the features of an image and of a text, without a cache. Features that are given take none.
@@ -110,4 +120,23 @@ fn of_towers(run: &Run, towers: &LockedTowers, dir: &Path) -> Vec<CachePlan> {
         entries.push(cache_size::entry("captions", cache_size::training_captions(run), row_bytes, dir, path));
     }
     entries
+}
+
+#[cfg(test)]
+mod tests {
+    use dualenc_data::{DatasetBuilder, ImageRef};
+
+    use super::*;
+
+    #[test]
+    fn shared_captions_take_another_fit() {
+        let dataset = |captions: usize| {
+            let mut builder = DatasetBuilder::new("/none");
+            for image in 0..300 {
+                builder.push(ImageRef::File(format!("/none/{image}.png").into()), &format!("a {}", image % captions));
+            }
+            builder.build()
+        };
+        assert_eq!([50, 300].map(|captions| for_temperature(&dataset(captions))), [true, false]);
+    }
 }

@@ -1,6 +1,6 @@
 //! How long a run trains, in epochs and in steps.
 
-use dualenc_data::{BatchPlan, Dataset};
+use dualenc_data::{BatchPlan, Dataset, counted};
 
 use crate::config::schema::RunConfig;
 
@@ -29,6 +29,16 @@ impl RunConfig {
             RunLength::Epochs(epochs) => epochs.saturating_mul(steps_per_epoch),
             RunLength::Steps(steps) => steps,
         }
+    }
+
+    /// What to say of a `data.shuffle_window` that makes no difference.
+    pub(crate) fn window_note(&self, dataset: &Dataset) -> Option<String> {
+        let plan = self.plan(dataset);
+        let window = plan.window.filter(|&window| plan.shuffle && window >= plan.len)?;
+        Some(format!(
+            "`data.shuffle_window` = {window}, but an epoch has {}: it is one window, and shuffled as a whole",
+            counted(plan.len, "sample")
+        ))
     }
 
     /// How an epoch over `dataset` is split into batches.

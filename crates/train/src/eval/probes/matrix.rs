@@ -46,6 +46,13 @@ impl Matrix {
         Self { columns: rows, values: (0..self.values.len()).map(value).collect() }
     }
 
+    /// A square matrix with its lower triangle above the diagonal, too.
+    pub fn mirrored(&self) -> Self {
+        let size = self.columns;
+        let value = |at: usize| self.values[(at / size).max(at % size) * size + (at / size).min(at % size)];
+        Self { columns: size, values: (0..self.values.len()).map(value).collect() }
+    }
+
     /// The mean of the rows.
     pub fn mean(&self) -> Vec<f64> {
         let mut mean = vec![0.0; self.columns];
@@ -194,6 +201,7 @@ mod tests {
         assert_eq!(matrix.transposed().values, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
         assert_eq!(matrix.times_transposed(&matrix).values, [14.0, 32.0, 32.0, 77.0]);
         assert_eq!(matrix.gram().values, [14.0, 0.0, 32.0, 77.0]);
+        assert_eq!(matrix.gram().mirrored().values, [14.0, 32.0, 32.0, 77.0]);
         assert_eq!(matrix.mean(), [2.5, 3.5, 4.5]);
     }
 }
