@@ -28,6 +28,10 @@ const FRACTIONS: [f64; 22] = [
     0.15, 0.2, 0.25, 0.3, 0.4,
 ];
 
+/// The largest share that is tried for more images: a hash that gives few of a small set may give enough of a somewhat
+/// larger share. One image is worth more than that.
+const LARGEST_TRIED: f64 = 0.25;
+
 /// Images to hold out of `images`.
 fn wanted(images: usize) -> f64 {
     let images = images as f64;
@@ -50,13 +54,15 @@ pub(crate) struct HeldOut {
     /// A value of `data.validation_fraction`.
     pub fraction: f64,
     pub num_images: usize,
+    /// Of labelled data, the classes of the images held out, and all classes.
+    pub classes: Option<[usize; 2]>,
     /// The rest, which is trained on.
     pub train: Dataset,
 }
 
 impl HeldOut {
-    /// The smallest share that is enough; of labelled data, one with an image of each class on both sides if there is
-    /// one. `None`: the data are too few.
+    /// The smallest share that is enough; of labelled data, one with an image of each class on both sides if a share of
+    /// [`LARGEST_SHARE`] has them. `None`: the data are too few.
     pub fn of(all: &Dataset, is_labelled: bool) -> Option<Self> {
         if all.num_images() < FEWEST {
             return None;
@@ -70,14 +76,21 @@ impl HeldOut {
             let (train, held_out) = all.split(fraction);
             let num_images = held_out.num_images();
             let is_enough = num_images as f64 >= enough && train.num_images() > num_images;
-            let is_enough = is_enough && (!needs_classes || num_captions_of(&train) == num_captions_of(&held_out));
-            is_enough.then_some(Self { fraction, num_images, train })
+            let classes = || [&held_out, all].map(num_captions_of);
+            let classes = (is_enough && is_labelled).then(classes);
+            let has_classes = || classes.is_some_and(|[held, all]| held == all && num_captions_of(&train) == all);
+            let is_enough = is_enough && (!needs_classes || has_classes());
+            is_enough.then_some(Self { fraction, num_images, classes, train })
         };
-        let first =
-            |needs_classes: bool| shares(all.num_images()).find_map(|share| split(share, enough, needs_classes));
+        let up_to = |most: f64| shares(all.num_images()).take_while(move |&share| share <= most);
+        let with_classes = || up_to(LARGEST_SHARE).find_map(|share| split(share, enough, true));
+        let with_images = || up_to(LARGEST_TRIED).find_map(|share| split(share, enough, false));
         // Of a small set, no share may have enough.
-        let largest = || FRACTIONS.into_iter().rev().find_map(|it| split(it, 1.0, false));
-        is_labelled.then(|| first(true)).flatten().or_else(|| first(false)).or_else(largest)
+        let most =
+            || FRACTIONS.into_iter().rev().filter(|&it| it <= LARGEST_TRIED).find_map(|it| split(it, 1.0, false));
+        let any = || FRACTIONS.into_iter().find_map(|it| split(it, 1.0, false));
+        let with_classes = is_labelled.then(with_classes).flatten();
+        with_classes.or_else(with_images).or_else(most).or_else(any)
     }
 }
 
@@ -105,15 +118,20 @@ mod tests {
         builder.build()
     }
 
+    /// A small set keeps its images for training, however a hash falls.
     #[test]
     fn small_sets_get_validation() {
         for salt in 0..200 {
             let found = HeldOut::of(&labelled(2, 72, salt), true).unwrap();
-            assert!((12..36).contains(&found.num_images), "{salt}: {}", found.num_images);
+            assert!((6..27).contains(&found.num_images), "{salt}: {}", found.num_images);
+            assert!(found.fraction <= 0.25, "{salt}: {}", found.fraction);
             assert_eq!(found.train.num_images() + found.num_images, 72);
-            assert_eq!(num_captions_of(&found.train), 2);
+            assert_eq!((found.classes, num_captions_of(&found.train)), (Some([2, 2]), 2));
             let found = HeldOut::of(&labelled(1, 24, salt), false).unwrap();
             assert!((1..12).contains(&found.num_images), "{salt}: {}", found.num_images);
+            assert!(found.fraction <= 0.25, "{salt}: {}", found.fraction);
+            let found = HeldOut::of(&labelled(1, 8, salt), false);
+            assert!(found.is_none_or(|found| (1..4).contains(&found.num_images)), "{salt}");
         }
         assert!(HeldOut::of(&labelled(2, 7, 0), true).is_none());
     }
@@ -138,10 +156,18 @@ mod tests {
 
     #[test]
     fn each_class_is_held_out() {
-        let all = labelled(40, 400, 0);
+        let all = labelled(40, 4000, 0);
         let found = HeldOut::of(&all, true).unwrap();
         let (_, held_out) = all.split(found.fraction);
-        assert_eq!(num_captions_of(&held_out), 40, "{}", found.fraction);
-        assert!(found.fraction > HeldOut::of(&all, false).unwrap().fraction);
+        assert_eq!((num_captions_of(&held_out), found.classes), (40, Some([40, 40])), "{}", found.fraction);
+    }
+
+    /// Few images of each class are not worth 4 of 10 images of all.
+    #[test]
+    fn rare_classes_leave_the_share_as_it_is() {
+        let found = HeldOut::of(&labelled(100, 400, 0), true).unwrap();
+        let [held, all] = found.classes.unwrap();
+        assert!(found.fraction <= 0.25 && held < 100 && all == 100, "{}: {held} of {all}", found.fraction);
+        assert_eq!(found.num_images, 400 - found.train.num_images());
     }
 }

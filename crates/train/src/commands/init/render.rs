@@ -87,8 +87,9 @@ pub(crate) fn render(
         // `init` chooses one of the other two.
         CaptionMode::All | CaptionMode::Slots => {}
     }
-    if let Some(fraction) = settings.validation_fraction {
-        line("# The share of the images that is held out for `[eval.validation]`.");
+    if let Some((fraction, images)) = &settings.validation {
+        line(&format!("# The share of the images that is held out for `[eval.validation]`: here {images}."));
+        line("# A hash of the path of an image decides, so that more images move none to the other side.");
         line(&format!("validation_fraction = {fraction}"));
     }
     line("");
@@ -112,7 +113,7 @@ pub(crate) fn render(
     line(&format!("batch_size = {size}{why}"));
     line("learning_rate = 5e-4\nwarmup_fraction = 0.1\nschedule = \"cosine\"");
     line(RATE_OF_BETTER_HEADS);
-    if settings.validation_fraction.is_some() || found.validation.is_some() {
+    if settings.validation.is_some() || found.validation.is_some() {
         let is_labelled = found.train.has_classes && found.validation.is_none();
         let (question, task) = if is_labelled {
             ("are held-out images assigned to their classes?", "zero-shot")

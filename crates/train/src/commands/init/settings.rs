@@ -33,8 +33,9 @@ const FEW_PAIRS: usize = 5000;
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub captions: CaptionMode,
-    /// `None`: there is no split, because evaluation data were found or the data are too few.
-    pub validation_fraction: Option<f64>,
+    /// The share that is held out, and what it is of these data, in words. `None`: there is no split, because
+    /// evaluation data were found or the data are too few.
+    pub validation: Option<(f64, String)>,
     pub caption_length: CaptionLength,
     /// Pairs that an epoch trains on.
     pub pairs: usize,
@@ -61,12 +62,14 @@ impl Settings {
         }
         let wants_split = found.validation.is_none() && found.classes.is_none();
         let held_out = wants_split.then(|| HeldOut::of(all, found.train.has_classes)).flatten();
+        let mut held_out_images = String::new();
         match &held_out {
-            Some(HeldOut { fraction, num_images, train: _ }) => {
+            Some(HeldOut { fraction, num_images, classes, train: _ }) => {
                 let total = counted(all.num_images(), "image");
-                lines.push(format!(
-                    "held out for validation: {num_images} of {total} (`validation_fraction = {fraction}`)"
-                ));
+                let classes = classes.map(|[held, all]| format!(", of {held} of {}", counted_classes(all)));
+                let images = format!("{num_images} of {total}{}", classes.unwrap_or_else(String::new));
+                lines.push(format!("held out for validation: {images} (`validation_fraction = {fraction}`)"));
+                held_out_images = images;
             }
             None if wants_split => lines.push("too few images to hold some out: there is no evaluation".to_owned()),
             None => {}
@@ -77,16 +80,20 @@ impl Settings {
         let steps_per_epoch = (pairs / batch_size.max(1)).max(1);
         let epochs = STEPS.div_ceil(steps_per_epoch).clamp(1, MOST_EPOCHS);
         let caption_length = CaptionLength::of(all, text_tower);
-        let validation_fraction = held_out.map(|held_out| held_out.fraction);
+        let validation = held_out.map(|held_out| (held_out.fraction, held_out_images));
         // The limit is that of a fit, which is what few pairs are for.
         let embed_dim = if pairs > FEW_PAIRS { WIDEST } else { embed_dim(directions) };
-        Self { captions, validation_fraction, caption_length, pairs, batch_size, directions, embed_dim, epochs, lines }
+        Self { captions, validation, caption_length, pairs, batch_size, directions, embed_dim, epochs, lines }
     }
 
     /// Whether the closed form alone is the better model.
     pub fn has_few_pairs(&self) -> bool {
         self.pairs <= FEW_PAIRS
     }
+}
+
+fn counted_classes(count: usize) -> String {
+    if count == 1 { "1 class".to_owned() } else { format!("{count} classes") }
 }
 
 /// The largest power of two that leaves [`BATCHES`] batches, from [`SMALLEST_BATCH`] to [`LARGEST_BATCH`]; all pairs if
