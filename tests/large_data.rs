@@ -174,7 +174,8 @@ fn windows_resume_exactly() {
     let session = session(ONE);
     let window = "data.shuffle_window=8";
     train(&session, &["run.dir=plain"]);
-    train(&session, &["run.dir=whole", window]);
+    let said = train(&session, &["run.dir=whole", window]);
+    assert!(!said.contains("shuffle_window"), "{said}");
     let expected = outcome(&session, "whole", 12);
     assert_ne!(outcome(&session, "plain", 12).metrics, expected.metrics, "another order");
     for (step, workers) in [(1, "data.workers=1"), (4, "data.workers=4"), (10, "data.workers=2")] {
@@ -196,10 +197,21 @@ fn windows_resume_exactly() {
 }
 
 #[test]
+fn a_window_of_all_samples_is_noted() {
+    let session = session(ONE);
+    train(&session, &["run.dir=plain", "train.epochs=1"]);
+    let said = train(&session, &["run.dir=whole", "train.epochs=1", "data.shuffle_window=1000"]);
+    assert!(said.contains("`data.shuffle_window` = 1000, but an epoch has ") && said.contains("one window"), "{said}");
+    let [plain, whole] = ["plain", "whole"].map(|run| outcome(&session, run, steps(&session, run)));
+    whole.assert_same(&plain, "the order is that of the whole set");
+}
+
+#[test]
 fn wrong_keys_are_refused() {
     let session = session(ONE);
     for (sets, parts) in [
-        (&["data.shuffle_window=0"][..], &["`data.shuffle_window` is 0, expected at least 1"][..]),
+        (&["data.shuffle_window=0"][..], &["`data.shuffle_window` is 0, expected at least 2"][..]),
+        (&["data.shuffle_window=1"], &["is 1, expected at least 2", "set `data.shuffle = false`"]),
         (&["data.shuffle_window=8", "data.shuffle=false"], &["`data.shuffle` is false"]),
         (
             &[INDEX, "data.train.webdataset=", "data.train.csv.path=data.csv"],

@@ -26,7 +26,8 @@ pub struct DataSection {
     /// Default: `true`.
     #[serde(default = "default::yes")]
     pub shuffle: bool,
-    /// With `shuffle`: the number of samples among which each is shuffled, so that shards are read in long stretches.
+    /// With `shuffle`: the number of samples among which each is shuffled, at least 2, so that shards are read in long
+    /// stretches.
     /// An epoch cuts the data into blocks of a sixteenth of this, puts them into a random order, and shuffles each
     /// group of 16 blocks. The blocks of a group are read one after the other, ahead of their samples; keep the size of
     /// two groups, in images as they are stored, below the free memory.

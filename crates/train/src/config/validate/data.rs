@@ -49,7 +49,14 @@ pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
         }
     }
     let window = data.shuffle_window;
-    rules.check(window != Some(0), "data.shuffle_window", 0, "at least 1", "");
+    rules.check(
+        window.is_none_or(|window| window > 1),
+        "data.shuffle_window",
+        window.unwrap_or(0),
+        "at least 2",
+        "the number of samples among which each is shuffled; remove the key to shuffle each epoch as a whole, or set \
+         `data.shuffle = false`",
+    );
     if let (Some(window), false) = (window, data.shuffle) {
         rules.refuse(
             "data.shuffle_window",
