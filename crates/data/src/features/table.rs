@@ -246,8 +246,9 @@ impl FeatureTable {
     /// As for [`FeatureTable::read`].
     ///
     /// # Panics
-    /// If a row is out of range.
+    /// If a row is out of range, or `out` ends within a row.
     pub fn read_run(&self, mut row: u64, mut out: &mut [f32], buffer: &mut Vec<u8>) -> Result<(), DataError> {
+        assert!(out.is_empty() || out.len().is_multiple_of(self.width), "the output of a run ends within a row");
         while !out.is_empty() {
             let part = self.part(row);
             let count = (part.first + part.rows - row).min((out.len() / self.width) as u64);

@@ -116,8 +116,8 @@ impl Candidate {
 }
 
 impl HeldOutReport {
-    /// What to try where the choice is the largest or smallest of the values that were tried, and better than the one
-    /// beside it.
+    /// What to try where the choice is the largest or smallest of the values that were tried, and better than all
+    /// others.
     pub(crate) fn edge_hint(&self) -> Option<String> {
         let best = self.best();
         // The best of each other value.
@@ -147,7 +147,8 @@ impl HeldOutReport {
         let power = edge(|candidate| candidate.power).filter(|_| best.power > 0.0);
         let power = power.map(|edge| hint("power", best.power, edge, best.power + 1.0));
         let hints: Vec<String> = ridge.into_iter().chain(power).collect();
-        (!hints.is_empty()).then(|| format!("{}; set the key and compare the recall", hints.join("; ")))
+        let set = if hints.len() == 1 { "set it" } else { "set them" };
+        (!hints.is_empty()).then(|| format!("{}; {set} and compare the recall", hints.join("; ")))
     }
 
     /// The candidate that was chosen.

@@ -18,7 +18,7 @@ use crate::stop_flag::StopFlag;
 pub(crate) const BLOCK_IMAGES: usize = 1024;
 
 /// Texts of a block, unless one image has more: 12 MB at a width of 768.
-const BLOCK_TEXTS: usize = 4096;
+pub(crate) const BLOCK_TEXTS: usize = 4096;
 
 /// What the head of a side does to features before its linear map: `[rows, width]` to the same shape.
 pub(crate) type HeadInput<'a> = &'a dyn Fn(Tensor<2>) -> Tensor<2>;

@@ -13,7 +13,7 @@ use crate::closed_form::fit_report::{Candidate, FitReport, HeldOutReport};
 use crate::closed_form::head_map::{HeadMap, HeadMaps};
 use crate::closed_form::held_out::HeldOut;
 use crate::closed_form::moments::{Block, Covariances, Moments, Shift};
-use crate::closed_form::paired_features::{BLOCK_IMAGES, NamedBlock, PairedFeatures};
+use crate::closed_form::paired_features::{BLOCK_IMAGES, BLOCK_TEXTS, NamedBlock, PairedFeatures};
 use crate::closed_form::span::Spans;
 use crate::closed_form::split::{Split, SplitImage};
 use crate::closed_form::temperature::Pools;
@@ -248,7 +248,7 @@ impl Run {
         let is_fitted = |place: usize| !is_held_out(place) && !is_for_temperature(place);
         let (mut moments, mut pairs) = (None::<(Shift, Spans, [Moments; 2])>, [HeldOut::default(), HeldOut::default()]);
         let mut of_temperature: Option<Moments> = None;
-        // Few images of a block are held out: their products wait until they are as many as a block has.
+        // Few images of a block are held out: their products wait until they and their texts are as many as a block has.
         let mut held_out_blocks = [Block::empty(), Block::empty()];
         features.for_each(&usable, |NamedBlock { block, images, captions }| {
             let (shift, spans, [fitted, held]) = moments.get_or_insert_with(|| {
@@ -262,7 +262,8 @@ impl Run {
             let is_last = images.last().is_some_and(|last| last + 1 == usable.len());
             let mut add = |number: usize, moments: &mut Moments, is_in: &dyn Fn(usize) -> bool| {
                 let apart = &mut held_out_blocks[number];
-                if apart.append(&block, images.len(), |row| is_in(images[row])) < BLOCK_IMAGES && !is_last {
+                let count = apart.append(&block, images.len(), |row| is_in(images[row]));
+                if count < BLOCK_IMAGES && apart.pairs.len() < BLOCK_TEXTS && !is_last {
                     return Ok(());
                 }
                 moments.add(&std::mem::replace(apart, Block::empty()), |_| true, &device)

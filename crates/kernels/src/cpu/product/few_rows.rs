@@ -1,5 +1,5 @@
-//! Products of few rows, such as the tokens of one query, on all threads: each computes some columns. The matrix is read
-//! where it lies, because packing it would take longer than the product.
+//! Products of few rows, such as the tokens of one query, on all threads of the pool: each computes some columns. The
+//! matrix is read where it lies, because packing it would take longer than the product.
 
 use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::gemm::Matrix;
@@ -29,6 +29,9 @@ pub(crate) fn few_rows(x: Rows<'_>, matrices: &[Matrix<'_>], plus: Plus<'_>) -> 
     for matrix in matrices {
         assert_eq!([matrix.num_rows(), matrix.num_cols()], [depth, cols], "shape of a factor of a product");
         assert!(matrix.is_row_major() && matrix.row_stride() == cols, "a factor is transposed or part of a matrix");
+    }
+    if rows == 0 {
+        return Vec::new();
     }
     let ends: Vec<usize> = (1..=matrices.len() * cols / PANEL).collect();
     let [values] = par_groups(&ends, [rows * PANEL], |panel, [out]| {

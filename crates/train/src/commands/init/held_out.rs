@@ -29,7 +29,7 @@ const FRACTIONS: [f64; 22] = [
 ];
 
 /// The largest share that is tried for more images: a hash that gives few of a small set may give enough of a somewhat
-/// larger share. One image is worth more than that.
+/// larger share. Beyond it, the first share that holds out an image is taken.
 const LARGEST_TRIED: f64 = 0.25;
 
 /// Images to hold out of `images`.

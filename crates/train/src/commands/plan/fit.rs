@@ -57,6 +57,7 @@ pub(super) fn measure(
     // Refused when the heads are fitted.
     let Some(widths) = image.zip(text) else { return Ok(None) };
     let (ridges, powers) = tried(method, &config.fit);
+    budget.check_stop()?;
     let extent = Extent {
         pairs: dataset.num_captions(),
         distinct: [images, texts],

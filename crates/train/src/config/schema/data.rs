@@ -27,12 +27,12 @@ pub struct DataSection {
     #[serde(default = "default::yes")]
     pub shuffle: bool,
     /// With `shuffle`: the number of samples among which each is shuffled, at least 2, so that shards are read in long
-    /// stretches.
-    /// An epoch cuts the data into blocks of a sixteenth of this, puts them into a random order, and shuffles each
-    /// group of 16 blocks. The blocks of a group are read one after the other, ahead of their samples; keep the size of
-    /// two groups, in images as they are stored, below the free memory.
+    /// stretches. An epoch cuts the data into blocks of a sixteenth of this, puts them into a random order, and
+    /// shuffles each group of 16 blocks. The blocks of a group are read one after the other, ahead of their samples;
+    /// keep the size of two groups, in images as they are stored, below the free memory.
     ///
     /// Default: none; each epoch is shuffled as a whole.
+    #[schemars(range(min = 2))]
     pub shuffle_window: Option<usize>,
     /// Directory for an index of the training data, for sets that do not fit into memory: where each image is and what
     /// its captions say. It is written when a run first needs it, a few shards at a time, and again when shards have
