@@ -248,7 +248,7 @@ impl Run {
         let is_fitted = |place: usize| !is_held_out(place) && !is_for_temperature(place);
         let (mut moments, mut pairs) = (None::<(Shift, Spans, [Moments; 2])>, [HeldOut::default(), HeldOut::default()]);
         let mut of_temperature: Option<Moments> = None;
-        // Few images of a block are held out: their products wait until they and their texts are as many as a block has.
+        // Few images of a block are held out: their products wait until they or their texts fill a block.
         let mut held_out_blocks = [Block::empty(), Block::empty()];
         features.for_each(&usable, |NamedBlock { block, images, captions }| {
             let (shift, spans, [fitted, held]) = moments.get_or_insert_with(|| {

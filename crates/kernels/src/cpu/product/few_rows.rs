@@ -30,9 +30,6 @@ pub(crate) fn few_rows(x: Rows<'_>, matrices: &[Matrix<'_>], plus: Plus<'_>) -> 
         assert_eq!([matrix.num_rows(), matrix.num_cols()], [depth, cols], "shape of a factor of a product");
         assert!(matrix.is_row_major() && matrix.row_stride() == cols, "a factor is transposed or part of a matrix");
     }
-    if rows == 0 {
-        return Vec::new();
-    }
     let ends: Vec<usize> = (1..=matrices.len() * cols / PANEL).collect();
     let [values] = par_groups(&ends, [rows * PANEL], |panel, [out]| {
         let first = panel * PANEL;

@@ -88,6 +88,9 @@ pub(super) fn add_columns<'a>(
     out: &mut Memory<'_>,
     place: Place,
 ) {
+    if rows == 0 {
+        return;
+    }
     // A row of a block is in as many parts as panels.
     let mut parts = [Default::default(); DEPTH / PANEL];
     let used = match x {
