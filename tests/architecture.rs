@@ -262,6 +262,7 @@ const UNSAFE: [(&str, &str); 18] = [
     ("crates/kernels/src/cpu/bf16/product.rs", "as `uninit.rs`, for blocks of rows and columns"),
     ("crates/kernels/src/cpu/gemm.rs", "hands checked views to the product of the `gemm` crate, which takes pointers"),
     ("crates/kernels/src/cpu/malloc.rs", "changes two settings of the C library"),
+    ("crates/kernels/src/cpu/product/few_rows.rs", "as `uninit.rs`, for panels of columns"),
     ("crates/kernels/src/cpu/product/prefetch.rs", "asks the processor to read ahead"),
     ("crates/kernels/src/cpu/product/row_sums.rs", "as `uninit.rs`, for panels of columns"),
     ("crates/kernels/src/cpu/product/rows.rs", "as `uninit.rs`, for panels of columns"),

@@ -141,7 +141,8 @@ impl HeldOutReport {
         };
         let ridge = edge(|candidate| candidate.ridge).map(|edge| {
             let next = if edge == "largest" { best.ridge * 10.0 } else { best.ridge / 10.0 };
-            hint("ridge", best.ridge, edge, next)
+            // Without the error of the product, such as in 0.7000000000000001.
+            hint("ridge", best.ridge, edge, (next * 1e12).round() / 1e12)
         });
         // No power is below 0.
         let power = edge(|candidate| candidate.power).filter(|_| best.power > 0.0);
@@ -186,6 +187,8 @@ mod tests {
         let found = hint(&[0.1, 0.01], &[1.0, 2.0], &[0.1, 0.4, 0.2, 0.3]).unwrap();
         assert!(found.contains("`fit.ridge` = 0.1 is the largest") && found.contains("such as 1"), "{found}");
         assert!(found.contains("`fit.power` = 2 is the largest") && found.contains("such as 3"), "{found}");
+        let found = hint(&[0.07, 0.01], &[1.0], &[0.3, 0.2]).unwrap();
+        assert!(found.contains("such as 0.7;"), "{found}");
         // In the middle, as good as another value, without a choice, and where there is nothing beyond.
         assert_eq!(hint(&[0.1, 0.01, 0.001], &[1.0], &[0.1, 0.3, 0.2]), None);
         assert_eq!(hint(&[0.1, 0.01], &[1.0], &[0.3, 0.3]), None);
