@@ -254,7 +254,7 @@ fn lines_fit() {
 }
 
 /// The files that may hold `unsafe` code, each with what it does there.
-const UNSAFE: [(&str, &str); 18] = [
+const UNSAFE: [(&str, &str); 19] = [
     ("crates/data/src/dataset/columns/mapped_file.rs", "maps a file into memory"),
     ("crates/data/tests/limits.rs", "counts what the allocator hands out, to test limits of memory"),
     ("crates/kernels/src/cpu/bf16/amx.rs", "multiplies by instructions that the compiler does not know"),
