@@ -17,6 +17,7 @@ use crate::events::{Event, Observer};
 use crate::models::compatibility::{check_image_size, check_vocabulary};
 use crate::models::feature_widths::feature_widths;
 use crate::models::hub::resolve::resolve;
+use crate::models::inputs::image_processor;
 use crate::models::model_dir::{ModelDir, newest_checkpoint};
 use crate::models::text_prompt::{
     asked_prompt, pools_without_prompt, prompt_of, recorded_prompt, unused_default_prompt,
@@ -359,14 +360,7 @@ fn processor_of(
     image_size: Option<usize>,
     observer: &mut dyn Observer,
 ) -> Result<ImageProcessor, TrainError> {
-    let mut processor = ImageProcessor::from_dir(dir)?;
-    if processor.is_default() {
-        observer.on(Event::Warning(format!(
-            "`{}` has no `preprocessor_config.json`; images are processed with the defaults of its family: {}",
-            dir.display(),
-            processor.describe()
-        )));
-    }
+    let mut processor = image_processor(dir, observer)?;
     if let Some(size) = image_size {
         processor = processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX));
     }

@@ -2,6 +2,7 @@
 //! image processor that prepare the model's inputs. It trains and writes nothing; `dualenc-model` builds the networks.
 //!
 //! - `load`: a model and everything that turns files into its inputs.
+//! - `inputs`: the image processor of a tower.
 //! - `feature_widths`: the widths of features in place of towers.
 //! - `model_dir`: which kind of model a directory holds.
 //! - `named_tower`: a tower that an option of a command names.
@@ -14,6 +15,7 @@
 pub(crate) mod compatibility;
 pub(crate) mod feature_widths;
 pub(crate) mod hub;
+pub(crate) mod inputs;
 pub(crate) mod load;
 mod model_dir;
 pub(crate) mod named_tower;

@@ -22,6 +22,7 @@ use crate::features::finite::check_outputs;
 use crate::features::parallel_forward::forward_chunks;
 use crate::models::compatibility::{check_image_size, check_vocabulary};
 use crate::models::hub::resolve::resolve;
+use crate::models::inputs::image_processor;
 use crate::stop_flag::StopFlag;
 
 /// Inputs of one pass through a tower.
@@ -294,14 +295,7 @@ impl Inputs<'_> {
     ) -> Result<(ImageTower, Arc<ImageProcessor>), TrainError> {
         let load = |options| image_tower_from(dir, TowerLock::Locked, options, &self.compute.device);
         let (tower, _) = or_without_pooler(load)?;
-        let mut processor = ImageProcessor::from_dir(dir)?;
-        if processor.is_default() {
-            observer.on(Event::Warning(format!(
-                "`{}` has no `preprocessor_config.json`; images are processed with the defaults of its family: {}",
-                dir.display(),
-                processor.describe()
-            )));
-        }
+        let mut processor = image_processor(dir, observer)?;
         if let Some(max_pixels) = self.request.max_pixels {
             processor = processor.with_limits(Limits { max_pixels });
         }
