@@ -254,7 +254,7 @@ fn lines_fit() {
 }
 
 /// The files that may hold `unsafe` code, each with what it does there.
-const UNSAFE: [(&str, &str); 19] = [
+const UNSAFE: [(&str, &str); 20] = [
     ("crates/data/src/dataset/columns/mapped_file.rs", "maps a file into memory"),
     ("crates/data/tests/limits.rs", "counts what the allocator hands out, to test limits of memory"),
     ("crates/kernels/src/cpu/bf16/amx.rs", "multiplies by instructions that the compiler does not know"),
@@ -266,6 +266,7 @@ const UNSAFE: [(&str, &str); 19] = [
     ("crates/kernels/src/cpu/product/prefetch.rs", "asks the processor to read ahead"),
     ("crates/kernels/src/cpu/product/row_sums.rs", "as `uninit.rs`, for panels of columns"),
     ("crates/kernels/src/cpu/product/rows.rs", "as `uninit.rs`, for panels of columns"),
+    ("crates/kernels/src/cpu/product/tile.rs", "reads rows of panels, the last of which was checked to be there"),
     ("crates/kernels/src/cpu/uninit.rs", "marks memory as initialised after every value is written"),
     ("crates/kernels/src/cube/cublas/library.rs", "loads NVIDIA's cuBLASLt and describes products to it"),
     ("crates/kernels/src/cube/cublas/queue.rs", "queues products, with addresses that CubeCL hands out"),

@@ -120,7 +120,7 @@ where
 /// Sets element `i` to `value(i)`.
 #[expect(unsafe_code, reason = "every value is written first")]
 #[inline(always)]
-pub(crate) fn write(out: &mut Uninit, value: impl Fn(usize) -> f32) -> &mut [f32] {
+pub(crate) fn write(out: &mut Uninit, mut value: impl FnMut(usize) -> f32) -> &mut [f32] {
     for (i, slot) in out.iter_mut().enumerate() {
         slot.write(value(i));
     }

@@ -117,41 +117,96 @@ pub(crate) mod fused {
         pub fn multiply_slope(self, gradient: &mut [f32], x: &[f32]) {
             multiply_slope(self, gradient, x);
         }
+
+        /// Both [`Activation::map`] and [`Activation::multiply_slope`], to the same bits, in one pass.
+        pub fn map_and_multiply_slope<'o>(self, out: &'o mut Uninit, gradient: &mut [f32], x: &[f32]) -> &'o mut [f32] {
+            map_and_multiply_slope(self, out, gradient, x)
+        }
+    }
+
+    /// `$body` with `$function`, which takes `x` to the values of an activation and of its derivative there. What the
+    /// body does not use of them is not computed.
+    macro_rules! with_function {
+        ($activation:expr, |$function:ident| $body:expr) => {
+            match $activation {
+                Activation::Gelu => with_function!(@of gelu, $function, $body),
+                Activation::GeluTanh => with_function!(@of gelu_tanh, $function, $body),
+                Activation::QuickGelu => with_function!(@of quick_gelu, $function, $body),
+                Activation::Relu => with_function!(@of relu, $function, $body),
+                Activation::Silu => with_function!(@of silu, $function, $body),
+            }
+        };
+        (@of $activation:ident, $function:ident, $body:expr) => {{
+            use $activation as $function;
+            $body
+        }};
     }
 
     vectorised! {
         fn map(activation: Activation, out: &'o mut Uninit, x: &'a [f32]) -> &'o mut [f32] {
-            match activation {
-                Activation::Gelu => write(out, |i| x[i] * normal_cdf_pdf(x[i]).0),
-                Activation::GeluTanh => write(out, |i| x[i] * sigmoid(2.0 * tanh_argument(x[i]))),
-                Activation::QuickGelu => write(out, |i| x[i] * sigmoid(QUICK_GELU_FACTOR * x[i])),
-                Activation::Relu => write(out, |i| x[i].max(0.0)),
-                Activation::Silu => write(out, |i| x[i] * sigmoid(x[i])),
-            }
+            with_function!(activation, |function| write(out, |i| function(x[i]).0))
         }
     }
 
     vectorised! {
         fn multiply_slope(activation: Activation, gradient: &'a mut [f32], x: &'a [f32]) {
-            // (x * gate)' = gate + x * gate', and the derivative of a sigmoid is gate * (1 - gate).
-            let gated = |x: f32, gate: f32, inner: f32| gate + x * gate * (1.0 - gate) * inner;
-            match activation {
-                Activation::Gelu => multiply_each(gradient, x, |x| {
-                    let (cdf, density) = normal_cdf_pdf(x);
-                    x.mul_add(density, cdf)
-                }),
-                Activation::GeluTanh => multiply_each(gradient, x, |x| {
-                    // tanh_argument'(x) = sqrt(2 / pi) (1 + 3 * 0.044715 x^2)
-                    let inner = 2.0 * ROOT_2_OVER_PI * (3.0 * CUBIC * x).mul_add(x, 1.0);
-                    gated(x, sigmoid(2.0 * tanh_argument(x)), inner)
-                }),
-                Activation::QuickGelu => {
-                    multiply_each(gradient, x, |x| gated(x, sigmoid(QUICK_GELU_FACTOR * x), QUICK_GELU_FACTOR));
-                }
-                Activation::Relu => multiply_each(gradient, x, |x| if x > 0.0 { 1.0 } else { 0.0 }),
-                Activation::Silu => multiply_each(gradient, x, |x| gated(x, sigmoid(x), 1.0)),
-            }
+            with_function!(activation, |function| {
+                gradient.iter_mut().zip(x).for_each(|(gradient, x)| *gradient *= function(*x).1);
+            });
         }
+    }
+
+    vectorised! {
+        fn map_and_multiply_slope(
+            activation: Activation,
+            out: &'o mut Uninit,
+            gradient: &'a mut [f32],
+            x: &'a [f32],
+        ) -> &'o mut [f32] {
+            let (gradient, x) = (&mut gradient[..out.len()], &x[..out.len()]);
+            with_function!(activation, |function| {
+                write(out, |i| {
+                    let (value, slope) = function(x[i]);
+                    gradient[i] *= slope;
+                    value
+                })
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn gelu(x: f32) -> (f32, f32) {
+        let (cdf, density) = normal_cdf_pdf(x);
+        (x * cdf, x.mul_add(density, cdf))
+    }
+
+    #[inline(always)]
+    fn gelu_tanh(x: f32) -> (f32, f32) {
+        // x (1 + tanh y) / 2 = x sigmoid(2 y), with y' = sqrt(2 / pi) (1 + 3 * 0.044715 x^2).
+        let y = ROOT_2_OVER_PI * x * (CUBIC * x).mul_add(x, 1.0);
+        let inner = 2.0 * ROOT_2_OVER_PI * (3.0 * CUBIC * x).mul_add(x, 1.0);
+        gated(x, sigmoid(2.0 * y), inner)
+    }
+
+    #[inline(always)]
+    fn quick_gelu(x: f32) -> (f32, f32) {
+        gated(x, sigmoid(QUICK_GELU_FACTOR * x), QUICK_GELU_FACTOR)
+    }
+
+    #[inline(always)]
+    fn relu(x: f32) -> (f32, f32) {
+        (x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 })
+    }
+
+    #[inline(always)]
+    fn silu(x: f32) -> (f32, f32) {
+        gated(x, sigmoid(x), 1.0)
+    }
+
+    /// `x * gate` and its derivative, of a sigmoid of something with the derivative `inner`.
+    #[inline(always)]
+    fn gated(x: f32, gate: f32, inner: f32) -> (f32, f32) {
+        (x * gate, gate + x * gate * (1.0 - gate) * inner)
     }
 
     /// sqrt(2 / pi).
@@ -159,15 +214,4 @@ pub(crate) mod fused {
 
     /// Factor of the cubic term in the tanh approximation (Hendrycks and Gimpel, arXiv:1606.08415, sec. 2).
     const CUBIC: f32 = 0.044_715;
-
-    /// The `y` in GELU(x) = x (1 + tanh y) / 2, which equals x sigmoid(2 y).
-    #[inline(always)]
-    fn tanh_argument(x: f32) -> f32 {
-        ROOT_2_OVER_PI * x * (CUBIC * x).mul_add(x, 1.0)
-    }
-
-    #[inline(always)]
-    fn multiply_each(gradient: &mut [f32], x: &[f32], slope: impl Fn(f32) -> f32) {
-        gradient.iter_mut().zip(x).for_each(|(gradient, x)| *gradient *= slope(*x));
-    }
 }

@@ -64,9 +64,10 @@ pub(crate) fn plain(x: Tensor<2>, weight: Tensor<1>, bias: Option<Tensor<1>>, ep
 
 #[cfg(feature = "flex")]
 mod fused {
+    use std::sync::OnceLock;
+
     use burn::backend::flex::FlexTensor;
     use burn::tensor::Tensor;
-    use rayon::prelude::*;
 
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
     use crate::cpu::chunks::CHUNK_ROWS;
@@ -127,36 +128,77 @@ mod fused {
         let Saved { x, weight, epsilon } = saved;
         let (weight, width) = (weight.get(), weight.get().len());
         let rows = x.get().len() / width;
-        let chunk = CHUNK_ROWS * width;
-        let x_gradient = || {
-            let values = par_rows(rows, width, |first, out| {
-                let range = first * width..first * width + out.len();
-                let gradient = &gradient.get()[range.clone()];
-                let out = write_copy(out, &x.get()[range]);
-                to_input_gradients(&mut *out, gradient, weight, epsilon);
-                out
-            });
-            flex_tensor(values, [rows, width])
-        };
-        let [weight_gradient, bias_gradient] = if needed[1] || needed[2] {
-            let chunks = x.get().par_chunks(chunk).zip(gradient.get().par_chunks(chunk));
-            sum_in_order(chunks.map(|(x, gradient)| param_gradients(x, gradient, width, epsilon)).collect(), width)
-        } else {
-            [const { Vec::new() }; 2]
-        };
+        let params_needed = needed[1] || needed[2];
+        let parts: Vec<OnceLock<ParamGradients>> = vec![OnceLock::new(); rows.div_ceil(CHUNK_ROWS)];
+        let values = par_rows(rows, width, |first, out| {
+            let range = first * width..first * width + out.len();
+            let gradient = &gradient.get()[range.clone()];
+            let out = write_copy(out, &x.get()[range]);
+            let mut part = params_needed.then(|| ParamGradients::zeros(width));
+            to_gradients(&mut *out, gradient, weight, part.as_mut(), epsilon);
+            if let Some(part) = part {
+                let is_first = parts[first / CHUNK_ROWS].set(part).is_ok();
+                assert!(is_first, "a chunk of rows has one task");
+            }
+            out
+        });
+        // In the order of the chunks, so that the sums do not depend on which thread finishes first.
+        let mut params = ParamGradients::zeros(width);
+        parts.into_iter().filter_map(OnceLock::into_inner).for_each(|part| params.add(&part));
+        let ParamGradients { of_weight, of_bias } = params;
         [
-            needed[0].then(x_gradient),
-            needed[1].then(|| flex_tensor(weight_gradient, [width])),
-            needed[2].then(|| flex_tensor(bias_gradient, [width])),
+            needed[0].then(|| flex_tensor(values, [rows, width])),
+            needed[1].then(|| flex_tensor(of_weight, [width])),
+            needed[2].then(|| flex_tensor(of_bias, [width])),
         ]
     }
 
+    /// What some rows contribute to the gradients of weight and bias.
+    #[derive(Debug, Clone)]
+    struct ParamGradients {
+        of_weight: Vec<f32>,
+        of_bias: Vec<f32>,
+    }
+
+    impl ParamGradients {
+        fn zeros(width: usize) -> Self {
+            Self { of_weight: vec![0.0; width], of_bias: vec![0.0; width] }
+        }
+
+        fn add(&mut self, other: &Self) {
+            let add = |values: &mut [f32], others: &[f32]| {
+                values.iter_mut().zip(others).for_each(|(value, other)| *value += other);
+            };
+            add(&mut self.of_weight, &other.of_weight);
+            add(&mut self.of_bias, &other.of_bias);
+        }
+
+        /// Adds the contribution of a normalised row.
+        #[inline(always)]
+        fn add_row(&mut self, row: &[f32], gradient: &[f32]) {
+            let sums = self.of_weight.iter_mut().zip(&mut self.of_bias);
+            for ((of_weight, of_bias), (value, gradient)) in sums.zip(row.iter().zip(gradient)) {
+                *of_weight = value.mul_add(*gradient, *of_weight);
+                *of_bias += gradient;
+            }
+        }
+    }
+
     vectorised! {
-        /// Replaces rows of the input by the rows of its gradient.
-        fn to_input_gradients(rows: &'a mut [f32], gradient: &'a [f32], weight: &'a [f32], epsilon: f32) {
-            let width = weight.len();
+        /// Replaces rows of the input by the rows of its gradient, and adds up those of the parameters.
+        fn to_gradients(
+            rows: &'a mut [f32],
+            gradient: &'a [f32],
+            weight: &'a [f32],
+            params: Option<&'a mut ParamGradients>,
+            epsilon: f32,
+        ) {
+            let (width, mut params) = (weight.len(), params);
             for (row, gradient) in rows.chunks_exact_mut(width).zip(gradient.chunks_exact(width)) {
                 let inverse = normalise_row(row, epsilon);
+                if let Some(params) = &mut params {
+                    params.add_row(row, gradient);
+                }
                 let mean = sum(width, |i| gradient[i] * weight[i]) / width as f32;
                 let slope = sum(width, |i| gradient[i] * weight[i] * row[i]) / width as f32;
                 for ((value, gradient), weight) in row.iter_mut().zip(gradient).zip(weight) {
@@ -164,39 +206,5 @@ mod fused {
                 }
             }
         }
-    }
-
-    vectorised! {
-        /// The gradients of weight and bias that a chunk of rows contributes.
-        fn param_gradients(x: &'a [f32], gradient: &'a [f32], width: usize, epsilon: f32) -> [Vec<f32>; 2] {
-            let [mut of_weight, mut of_bias, mut row] = [const { Vec::new() }; 3].map(|mut values: Vec<f32>| {
-                values.resize(width, 0.0);
-                values
-            });
-            for (x, gradient) in x.chunks_exact(width).zip(gradient.chunks_exact(width)) {
-                row.copy_from_slice(x);
-                normalise_row(&mut row, epsilon);
-                let sums = of_weight.iter_mut().zip(&mut of_bias);
-                for ((of_weight, of_bias), (value, gradient)) in sums.zip(row.iter().zip(gradient)) {
-                    *of_weight = value.mul_add(*gradient, *of_weight);
-                    *of_bias += gradient;
-                }
-            }
-            [of_weight, of_bias]
-        }
-    }
-
-    /// Adds in the order of the chunks, so that the sum does not depend on which thread finishes first.
-    /// Without parts, `width` zeros.
-    fn sum_in_order(parts: Vec<[Vec<f32>; 2]>, width: usize) -> [Vec<f32>; 2] {
-        let add = |mut total: Vec<f32>, part: Vec<f32>| {
-            total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
-            total
-        };
-        let sum = parts.into_iter().reduce(|[weight, bias], part| {
-            let [more_weight, more_bias] = part;
-            [add(weight, more_weight), add(bias, more_bias)]
-        });
-        sum.unwrap_or_else(|| [vec![0.0; width], vec![0.0; width]])
     }
 }

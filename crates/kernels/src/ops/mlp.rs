@@ -197,7 +197,11 @@ mod fused {
             let mut filled: [&mut [f32]; 5] = Default::default();
             if let Some(down) = &down {
                 let inner = product(Rows::Plain(gradient), down, Plus::Nothing, Layout::Blocked, up_right);
-                activation.multiply_slope(inner, before);
+                if down_needed {
+                    filled[3] = activation.map_and_multiply_slope(down_left, inner, before);
+                } else {
+                    activation.multiply_slope(inner, before);
+                }
                 if let Some(up) = &up {
                     let inner = Rows::Blocked(Block::new(inner, count, hidden));
                     filled[0] = product(inner, up, Plus::Nothing, Layout::Plain, of_x);
@@ -206,9 +210,10 @@ mod fused {
                     filled[1] = pack_block(x.rows(first, count), up_left);
                 }
                 filled[2] = inner;
+            } else if down_needed {
+                filled[3] = activation.map(down_left, before);
             }
             if down_needed {
-                filled[3] = activation.map(down_left, before);
                 filled[4] = pack_block(gradient, down_right);
             }
             filled

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
 use crate::cpu::product::blocked::Blocks;
 use crate::cpu::product::output::{Memory, Place, Plus};
-use crate::cpu::product::tile::{DEPTH, PANEL, columns_by_panel};
+use crate::cpu::product::tile::{DEPTH, PANEL, RowBlock, columns_by_panel};
 use crate::cpu::simd::vectorised;
 use crate::cpu::uninit::{Scratch, Uninit, par_groups};
 
@@ -73,8 +73,25 @@ fn add_blocks(left: Blocks<'_>, right: Blocks<'_>, left_panel: usize, blocks: Ra
         let first = panel * PANEL;
         let place = Place { start: first, stride, first, count: PANEL.min(stride - first) };
         let is_last = first + PANEL >= stride;
-        let next = |block| if is_last { Default::default() } else { right.panel(block, panel + 1) };
-        let factors = |block| (left.panel(block, left_panel), [right.panel(block, panel), next(block)]);
-        columns_by_panel(blocks.clone().map(factors), rows, out, place);
+        let mut parts = [RowBlock::default(); DEPTH_BLOCKS];
+        for (part, block) in parts.iter_mut().zip(blocks.clone()) {
+            let next =
+                if is_last { after(left, right, left_panel, block) } else { [right.panel(block, panel + 1), &[]] };
+            *part = RowBlock { left: left.panel(block, left_panel), right: right.panel(block, panel), next };
+        }
+        columns_by_panel(&parts[..blocks.len()], rows, out, place);
+    }
+}
+
+/// The panels that are read after all right ones of a block: of the rows that follow, or for the next left panel.
+fn after<'a>(left: Blocks<'a>, right: Blocks<'a>, left_panel: usize, block: usize) -> [&'a [f32]; 2] {
+    if block + DEPTH_BLOCKS < left.num_blocks() {
+        let block = block + DEPTH_BLOCKS;
+        [right.panel(block, 0), left.panel(block, left_panel)]
+    } else if (left_panel + 1) * PANEL < left.cols {
+        let block = block % DEPTH_BLOCKS;
+        [right.panel(block, 0), left.panel(block, left_panel + 1)]
+    } else {
+        [&[]; 2]
     }
 }

@@ -210,19 +210,26 @@ fn columns<S: Simd, const V: usize>(panel: &[f32], stride: usize, column: usize,
     &rows[column / (V * S::F32_LANES)..]
 }
 
-/// Sums over rows of the products of the first `rows` columns of a left panel with the columns of a right one.
-/// `blocks`: of each block of rows the left panel, the right one and that which follows, `[rows, PANEL]` each.
-pub(crate) fn columns_by_panel<'a, B>(blocks: B, rows: usize, out: &mut Memory<'_>, place: Place)
-where
-    B: Iterator<Item = (&'a [f32], [&'a [f32]; 2])> + Clone,
-{
-    struct Sums<'m, 'o, B> {
-        blocks: B,
+/// A block of rows of both factors of sums over rows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RowBlock<'a> {
+    /// `[rows, PANEL]`.
+    pub left: &'a [f32],
+    /// `[rows, PANEL]`.
+    pub right: &'a [f32],
+    /// The panels that are read next, of as many rows.
+    pub next: [&'a [f32]; 2],
+}
+
+/// Sums over rows of the products of the first `rows` columns of left panels with the columns of right ones.
+pub(crate) fn columns_by_panel(blocks: &[RowBlock<'_>], rows: usize, out: &mut Memory<'_>, place: Place) {
+    struct Sums<'m, 'o> {
+        blocks: &'m [RowBlock<'m>],
         rows: usize,
         out: &'m mut Memory<'o>,
         place: Place,
     }
-    impl<'a, B: Iterator<Item = (&'a [f32], [&'a [f32]; 2])> + Clone> Tiled for Sums<'_, '_, B> {
+    impl Tiled for Sums<'_, '_> {
         #[inline(always)]
         fn run<S: Simd, const V: usize>(self, simd: S) {
             let Self { blocks, rows, out, place } = self;
@@ -231,12 +238,12 @@ where
                 while row < rows {
                     let (count, at) = (next_rows(rows - row), [row, column]);
                     match count {
-                        1 => columns_tile::<S, V, 1>(simd, blocks.clone(), at, out, place),
-                        2 => columns_tile::<S, V, 2>(simd, blocks.clone(), at, out, place),
-                        3 => columns_tile::<S, V, 3>(simd, blocks.clone(), at, out, place),
-                        4 => columns_tile::<S, V, 4>(simd, blocks.clone(), at, out, place),
-                        5 => columns_tile::<S, V, 5>(simd, blocks.clone(), at, out, place),
-                        _ => columns_tile::<S, V, TILE_ROWS>(simd, blocks.clone(), at, out, place),
+                        1 => columns_tile::<S, V, 1>(simd, blocks, at, out, place),
+                        2 => columns_tile::<S, V, 2>(simd, blocks, at, out, place),
+                        3 => columns_tile::<S, V, 3>(simd, blocks, at, out, place),
+                        4 => columns_tile::<S, V, 4>(simd, blocks, at, out, place),
+                        5 => columns_tile::<S, V, 5>(simd, blocks, at, out, place),
+                        _ => columns_tile::<S, V, TILE_ROWS>(simd, blocks, at, out, place),
                     }
                     row += count;
                 }
@@ -247,30 +254,42 @@ where
 }
 
 #[inline(always)]
-fn columns_tile<'a, S: Simd, const V: usize, const N: usize>(
+#[expect(unsafe_code, reason = "a bounds check in the inner loop has the compiler keep the sums in memory")]
+fn columns_tile<S: Simd, const V: usize, const N: usize>(
     simd: S,
-    blocks: impl Iterator<Item = (&'a [f32], [&'a [f32]; 2])>,
+    blocks: &[RowBlock<'_>],
     [row, column]: [usize; 2],
     out: &mut Memory<'_>,
     place: Place,
 ) {
+    let step = PANEL / (V * S::F32_LANES);
     let mut sums = [[simd.splat_f32s(0.0); V]; N];
-    for (left, [right, next]) in blocks {
-        let depth = right.len() / PANEL;
-        let next = ahead(next, row, depth);
-        let right = columns::<S, V>(right, PANEL, column, depth);
-        let left = &left[row..][..depth.saturating_sub(1) * PANEL + N];
+    for block in blocks {
+        let depth = block.right.len() / PANEL;
+        let Some(last) = depth.checked_sub(1) else { continue };
+        let next = next_line(block.next, row, depth);
+        let right = columns::<S, V>(block.right, PANEL, column, depth);
+        let left = &block.left[row..];
+        assert!(right.len() > last * step && left.len() >= last * PANEL + N, "rows of a panel");
         for k in 0..depth {
-            let right = &right[k * (PANEL / (V * S::F32_LANES))];
-            if k.is_multiple_of(2) {
-                prefetch(next, k / 2 * LINE);
-            }
-            let left = &left[k * PANEL..][..N];
+            // SAFETY: `k` is at most `last`, with which both are in bounds.
+            let (right, left) =
+                unsafe { (right.get_unchecked(k * step), left.get_unchecked(k * PANEL..k * PANEL + N)) };
+            prefetch(next, k * LINE);
             add_products!(simd, sums, right, N, V, |n| left[n]);
         }
     }
-    let sums = sums;
     for (n, sums) in sums.iter().enumerate() {
         out.store(place, row + n, column, pulp::bytemuck::cast_slice(sums));
     }
+}
+
+/// What the tile from `row` on reads ahead: a cache line for each of its products, first all of one panel, then the
+/// other.
+#[inline(always)]
+fn next_line<'a>(next: [&'a [f32]; 2], row: usize, depth: usize) -> &'a [f32] {
+    const TILES: usize = PANEL / LINE;
+    let tile = row / TILE_ROWS;
+    let panel = next.get(tile / TILES).copied().unwrap_or_default();
+    panel.get(tile % TILES * (depth * LINE)..).unwrap_or_default()
 }
