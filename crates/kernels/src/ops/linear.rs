@@ -166,6 +166,8 @@ pub(crate) mod fused {
     use crate::cpu::product::rows::{Layout, Rows, product};
     use crate::cpu::simd::vectorised;
     use crate::cpu::uninit::{par_buffers, par_rows, write_parts};
+    use crate::rounded::linear as rounded;
+    use crate::rounded::scope::unit;
 
     /// Columns per task of a column sum: whole cache lines.
     const SUM_COLUMNS: usize = 64;
@@ -222,6 +224,9 @@ pub(crate) mod fused {
         output: usize,
     ) -> Option<Tensor<2>> {
         let count = with_bias.len();
+        if let Some(unit) = unit().filter(|_| input > 0 && output > 0) {
+            return Some(rounded::linear(unit, inputs, with_bias, [rows, input, output]));
+        }
         let forward = |values: &[Values; I], _| {
             let x = Matrix::new(values[0].get(), input);
             let weights = &values[1..=count];

@@ -26,7 +26,7 @@ pub fn mlp(x: Tensor<2>, up: LinearWeights, activation: Activation, down: Linear
 }
 
 #[cfg(feature = "flex")]
-mod fused {
+pub(crate) mod fused {
     use burn::backend::flex::FlexTensor;
     use burn::tensor::Tensor;
 
@@ -43,6 +43,8 @@ mod fused {
     use crate::cpu::uninit::{Buffer, Scratch, Uninit, par_buffers, par_groups, par_rows};
     use crate::ops::activation::Activation;
     use crate::ops::linear::fused::{assert_bias_shapes, cols_if, column_sums};
+    use crate::rounded::mlp as rounded;
+    use crate::rounded::scope::unit;
 
     pub fn mlp(x: &Tensor<2>, up: &LinearWeights, activation: Activation, down: &LinearWeights) -> Option<Tensor<2>> {
         let inputs = [
@@ -65,18 +67,21 @@ mod fused {
         assert_eq!(down.0.dims()[0], shape.hidden, "inner width of an MLP");
         assert_bias_shapes(&[up.1.as_ref()], shape.hidden);
         assert_bias_shapes(&[down.1.as_ref()], shape.output);
+        if let Some(unit) = unit().filter(|_| shape.input.min(shape.hidden).min(shape.output) > 0) {
+            return Some(rounded::mlp(unit, inputs, shape));
+        }
         Some(custom_op(inputs, move |values, tracked| shape.forward(values, tracked), backward))
     }
 
     #[derive(Debug, Clone, Copy)]
-    struct Shape {
-        rows: usize,
-        input: usize,
-        hidden: usize,
-        output: usize,
-        up_has_bias: bool,
-        down_has_bias: bool,
-        activation: Activation,
+    pub struct Shape {
+        pub rows: usize,
+        pub input: usize,
+        pub hidden: usize,
+        pub output: usize,
+        pub up_has_bias: bool,
+        pub down_has_bias: bool,
+        pub activation: Activation,
     }
 
     #[derive(Debug, Clone)]
