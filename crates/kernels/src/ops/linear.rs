@@ -224,7 +224,7 @@ pub(crate) mod fused {
         output: usize,
     ) -> Option<Tensor<2>> {
         let count = with_bias.len();
-        if let Some(unit) = unit().filter(|_| input > 0 && output > 0) {
+        if let Some(unit) = unit().filter(|_| rows.min(input).min(output) > 0) {
             return Some(rounded::linear(unit, inputs, with_bias, [rows, input, output]));
         }
         let forward = |values: &[Values; I], _| {

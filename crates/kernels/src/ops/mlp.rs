@@ -67,7 +67,9 @@ pub(crate) mod fused {
         assert_eq!(down.0.dims()[0], shape.hidden, "inner width of an MLP");
         assert_bias_shapes(&[up.1.as_ref()], shape.hidden);
         assert_bias_shapes(&[down.1.as_ref()], shape.output);
-        if let Some(unit) = unit().filter(|_| shape.input.min(shape.hidden).min(shape.output) > 0) {
+        if let Some(unit) =
+            unit().filter(|_| [shape.rows, shape.input, shape.hidden, shape.output].iter().all(|&size| size > 0))
+        {
             return Some(rounded::mlp(unit, inputs, shape));
         }
         Some(custom_op(inputs, move |values, tracked| shape.forward(values, tracked), backward))

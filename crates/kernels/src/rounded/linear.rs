@@ -23,7 +23,7 @@ struct Saved {
 }
 
 /// Layers of one shape side by side, `[rows, output of all]`. Inputs: `x`, then all weights, then all biases, of which
-/// `with_bias` says which are there. Neither `input` nor `output` is 0.
+/// `with_bias` says which are there. No size is 0.
 pub(crate) fn linear<const I: usize>(
     unit: Unit,
     inputs: [Input; I],
@@ -54,10 +54,7 @@ fn backward<const I: usize>(saved: &Saved, gradient: &Values, needed: [bool; I])
     let of_part = |part: usize| gradient.cols(part * output, output);
     let weights_needed = needed[1..=count].contains(&true);
     let [left, right] = match weights_needed {
-        true => [
-            panels(&[x], Side::Left),
-            panels(&(0..count).map(of_part).collect::<Vec<_>>(), Side::Right),
-        ],
+        true => [panels(&[x], Side::Left), panels(&(0..count).map(of_part).collect::<Vec<_>>(), Side::Right)],
         false => Default::default(),
     };
     std::array::from_fn(|position| match position {

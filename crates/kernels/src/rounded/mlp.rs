@@ -34,7 +34,7 @@ struct Saved {
     before: Values,
 }
 
-/// Inputs: `x`, then weight and bias of the first layer, then of the second. No width is 0.
+/// Inputs: `x`, then weight and bias of the first layer, then of the second. No size is 0.
 pub(crate) fn mlp(unit: Unit, inputs: [Input; 5], shape: Shape) -> Tensor<2> {
     custom_op(inputs, move |values, tracked| forward(unit, shape, values, tracked), backward)
 }
@@ -97,7 +97,8 @@ impl Up<'_> {
     /// Inputs of the activation, 32 of each row. Their activations are one tile of the next product, and are packed
     /// while they are in a core's cache.
     fn block<'o>(&self, block: usize, out: &'o mut Uninit) -> &'o mut [f32] {
-        let before = whole_blocks(self.ready, self.x, self.up.columns().of_block(block), &self.up.bias[block..=block], out);
+        let before =
+            whole_blocks(self.ready, self.x, self.up.columns().of_block(block), &self.up.bias[block..=block], out);
         let (scratch, inner) = &mut *self.after.borrow_mut();
         let after = self.activation.map(scratch.uninit(before.len()), before);
         pack_columns(after, block, inner.depth, inner.tiles);

@@ -30,8 +30,8 @@ pub(crate) struct Work {
 }
 
 const USAGE: &str = "usage: speed NAME | speed NAME.. --rounds N; NAME is one of vit, vit-bf16, vit-b, vit-b-bf16, \
-                     bert, bert-bf16, bert-captions, bert-captions-bf16, infonce, softmax-32768, sigmoid-32768, images-jpeg, images-jpeg-large, \
-                     images-png, gemm, gemm-mlp, memory";
+                     bert, bert-bf16, bert-captions, bert-captions-bf16, infonce, softmax-32768, sigmoid-32768, \
+                     images-jpeg, images-jpeg-large, images-png, gemm, gemm-mlp, memory";
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Cargo adds `--bench`.
