@@ -36,12 +36,11 @@ IMAGES = ("pillow", "torchvision")
 
 @dataclass(frozen=True)
 class Row:
-    """`target` is the project's goal for the ratio. `ours` names the row of crates/train/benches/speed."""
+    """`target` is the project's goal for the ratio."""
 
     title: str
     forms: tuple[str, ...]
     target: str = ""
-    ours: str = ""
 
 
 STEP_TITLE = "MiniLM-L6 training step, 64 captions of 32 tokens"

@@ -26,13 +26,15 @@ pub fn mlp(x: Tensor<2>, up: LinearWeights, activation: Activation, down: Linear
 }
 
 #[cfg(feature = "flex")]
-pub(crate) mod fused {
+mod fused {
     use burn::backend::flex::FlexTensor;
     use burn::tensor::Tensor;
 
     use super::LinearWeights;
+    use crate::arguments::mlp_shape::MlpShape;
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
     use crate::cpu::chunks::{CHUNK, CHUNK_ROWS, chunk_ends};
+    use crate::cpu::column_sums::column_sums;
     use crate::cpu::gemm::Matrix;
     use crate::cpu::product::blocked::{Block, Blocks, blocked_cols, pack_block};
     use crate::cpu::product::few_rows::{are_few, few_rows, row_major};
@@ -42,7 +44,7 @@ pub(crate) mod fused {
     use crate::cpu::product::rows::{Layout, Rows, product};
     use crate::cpu::uninit::{Buffer, Scratch, Uninit, par_buffers, par_groups, par_rows};
     use crate::ops::activation::Activation;
-    use crate::ops::linear::fused::{assert_bias_shapes, cols_if, column_sums};
+    use crate::ops::linear::fused::{assert_bias_shapes, cols_if};
     use crate::rounded::mlp as rounded;
     use crate::rounded::scope::unit;
 
@@ -54,7 +56,7 @@ pub(crate) mod fused {
             Input::new(down.0.clone())?,
             Input::optional(down.1.as_ref())?,
         ];
-        let shape = Shape {
+        let shape = MlpShape {
             rows: x.dims()[0],
             input: up.0.dims()[0],
             hidden: up.0.dims()[1],
@@ -75,20 +77,9 @@ pub(crate) mod fused {
         Some(custom_op(inputs, move |values, tracked| shape.forward(values, tracked), backward))
     }
 
-    #[derive(Debug, Clone, Copy)]
-    pub struct Shape {
-        pub rows: usize,
-        pub input: usize,
-        pub hidden: usize,
-        pub output: usize,
-        pub up_has_bias: bool,
-        pub down_has_bias: bool,
-        pub activation: Activation,
-    }
-
     #[derive(Debug, Clone)]
     struct Saved {
-        shape: Shape,
+        shape: MlpShape,
         x: Values,
         up: Values,
         down: Values,
@@ -96,7 +87,7 @@ pub(crate) mod fused {
         before: Values,
     }
 
-    impl Shape {
+    impl MlpShape {
         /// Saves nothing unless `tracked`.
         fn forward(
             self,
@@ -177,7 +168,7 @@ pub(crate) mod fused {
         let Some(Saved { shape, x, up, down, before }) = saved else {
             unreachable!("`custom_op` runs the backward function only after a tracked forward function, which saves")
         };
-        let Shape { rows, input, hidden, output, activation, .. } = shape;
+        let MlpShape { rows, input, hidden, output, activation, .. } = shape;
         let (x, gradient) = (Matrix::new(x.get(), input), Matrix::new(gradient.get(), output));
         let [_, up_needed, up_bias_needed, down_needed, _] = needed;
         let hidden_needed = needed[0] || up_needed || up_bias_needed;

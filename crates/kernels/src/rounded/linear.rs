@@ -8,8 +8,8 @@ use crate::cpu::bf16::row_sums::panels::{Side, panels};
 use crate::cpu::bf16::row_sums::sums::{Factor, row_sums};
 use crate::cpu::bf16::unit::Unit;
 use crate::cpu::bf16::weights::{Weight, affine};
+use crate::cpu::column_sums::column_sums;
 use crate::cpu::gemm::Matrix;
-use crate::ops::linear::fused::column_sums;
 
 #[derive(Debug, Clone)]
 struct Saved {

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
+use crate::arguments::mlp_shape::MlpShape;
 use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
 use crate::cpu::bf16::product::{Rows, side_by_side, whole_blocks, with_kept};
 use crate::cpu::bf16::row_sums::panels::{Panel, Side, panels_of_chunk, push};
@@ -15,17 +16,15 @@ use crate::cpu::bf16::tiles::{BLOCK, pack_columns};
 use crate::cpu::bf16::unit::{Ready, Unit};
 use crate::cpu::bf16::weights::{Weight, padded_rows};
 use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
+use crate::cpu::column_sums::{add_rows, column_sums};
 use crate::cpu::gemm::Matrix;
-use crate::cpu::simd::vectorised;
 use crate::cpu::uninit::{Scratch, Uninit, par_groups, write_parts};
 use crate::ops::activation::Activation;
-use crate::ops::linear::fused::{cols_if, column_sums};
-use crate::ops::mlp::fused::Shape;
 
 #[derive(Debug, Clone)]
 struct Saved {
     unit: Unit,
-    shape: Shape,
+    shape: MlpShape,
     x: Values,
     up: Values,
     down: Values,
@@ -35,25 +34,25 @@ struct Saved {
 }
 
 /// Inputs: `x`, then weight and bias of the first layer, then of the second. No size is 0.
-pub(crate) fn mlp(unit: Unit, inputs: [Input; 5], shape: Shape) -> Tensor<2> {
+pub(crate) fn mlp(unit: Unit, inputs: [Input; 5], shape: MlpShape) -> Tensor<2> {
     custom_op(inputs, move |values, tracked| forward(unit, shape, values, tracked), backward)
 }
 
 /// Saves nothing unless `tracked`.
 fn forward(
     unit: Unit,
-    shape: Shape,
+    shape: MlpShape,
     [x, up, up_bias, down, down_bias]: &[Values; 5],
     tracked: bool,
 ) -> (FlexTensor, Option<Saved>) {
-    let Shape { rows, input, hidden, output, activation, .. } = shape;
+    let MlpShape { rows, input, hidden, output, activation, .. } = shape;
     let layers = [
         Weight::packed(Matrix::new(up.get(), hidden), shape.up_has_bias.then(|| up_bias.get())),
         Weight::packed(Matrix::new(down.get(), output), shape.down_has_bias.then(|| down_bias.get())),
     ];
     let matrix = Matrix::new(x.get(), input);
     let (padded, width) = (rows.next_multiple_of(BLOCK), layers[0].blocks() * BLOCK);
-    let cols = [output, cols_if(tracked, width)];
+    let cols = [output, if tracked { width } else { 0 }];
     let [mut values, before] = par_groups(&chunk_ends(padded, CHUNK_ROWS), cols, |first, [out, before]| {
         let ready = unit.on_this_thread();
         with_kept(|[memory, inner_memory, ..]| {
@@ -120,7 +119,7 @@ fn backward(saved: Option<Saved>, gradient: Values, needed: [bool; 5]) -> [Optio
     let Some(saved) = saved else {
         unreachable!("`custom_op` runs the backward function only after a tracked forward function, which saves")
     };
-    let Saved { unit, shape: Shape { rows, input, hidden, output, .. }, .. } = saved;
+    let Saved { unit, shape: MlpShape { rows, input, hidden, output, .. }, .. } = saved;
     let gradient = Matrix::new(gradient.get(), output);
     let chunks: Vec<OnceLock<OfChunk>> = chunk_ends(rows, CHUNK_ROWS).iter().map(|_| OnceLock::new()).collect();
     let weight = |values: &Values, cols: usize| Weight::transposed(&[Matrix::new(values.get(), cols)]);
@@ -132,7 +131,7 @@ fn backward(saved: Option<Saved>, gradient: Values, needed: [bool; 5]) -> [Optio
         down: needed[..3].contains(&true).then(|| weight(&saved.down, output)),
     };
     let ends = chunk_ends(rows.next_multiple_of(BLOCK), CHUNK_ROWS);
-    let [mut of_x] = par_groups(&ends, [cols_if(needed[0], input)], |first, [out]| {
+    let [mut of_x] = par_groups(&ends, [if needed[0] { input } else { 0 }], |first, [out]| {
         let (out, of_chunk) = task.chunk(first, out);
         let _first_time = chunks[first / CHUNK_ROWS].set(of_chunk);
         [out]
@@ -171,7 +170,7 @@ impl Backward<'_> {
     /// The gradients of the rows of `x` from `first` on, written to `out` if they are needed, and factors of sums.
     fn chunk<'o>(&self, first: usize, out: &'o mut Uninit) -> (&'o mut [f32], OfChunk) {
         let Saved { unit, shape, x, before, .. } = self.saved;
-        let Shape { rows, input, hidden, activation, .. } = *shape;
+        let MlpShape { rows, input, hidden, activation, .. } = *shape;
         let [_, up_needed, up_bias_needed, down_needed, _] = self.needed;
         let count = CHUNK_ROWS.min(rows - first);
         let gradient = self.gradient.rows(first, count);
@@ -220,13 +219,5 @@ impl Backward<'_> {
             }
         });
         (out, of_chunk)
-    }
-}
-
-vectorised! {
-    fn add_rows(sums: &'a mut [f32; BLOCK], rows: Matrix<'a>) {
-        for row in 0..rows.num_rows() {
-            sums.iter_mut().zip(rows.row(row)).for_each(|(sum, value)| *sum += value);
-        }
     }
 }

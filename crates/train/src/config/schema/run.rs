@@ -34,7 +34,8 @@ pub struct RunSection {
     #[serde(default)]
     pub device: Devices,
     /// Floating-point precision of the trainable part of the model: `f32` or `bf16`. With `bf16`, the parameters,
-    /// optimiser moments, norms, softmax and loss stay in `f32`. The device must support it. Evaluations compute what trains in `f32`.
+    /// optimiser moments, norms, softmax and loss stay in `f32`. The device must support it. Evaluations compute what
+    /// trains in `f32`.
     ///
     /// On the CPU, `bf16` rounds only the factors of the products of linear layers, forward and backward: inputs,
     /// weights and the gradients of outputs. Sums, biases, attention, activations and everything else stay in `f32`. It

@@ -73,16 +73,14 @@ vectorised! {
     /// Packs columns as the rows of a left factor: pair by pair the transpose of what [`pack_right`] packs.
     fn pack_left(block: Matrix<'a>, panel: &'a mut Panel) {
         for at in 0..block.num_rows().div_ceil(TILE_DEPTH) {
-            let mut halves = [[[0; TILE_ROWS]; TILE_ROWS]; 2];
-            for pair in 0..TILE_ROWS {
-                let [left, right] = pairs_of(block, at * TILE_DEPTH + 2 * pair);
-                halves[0][pair] = left;
-                halves[1][pair] = right;
+            let [mut left, mut right] = [[[0; TILE_ROWS]; TILE_ROWS]; 2];
+            for (pair, (left, right)) in left.iter_mut().zip(&mut right).enumerate() {
+                [*left, *right] = pairs_of(block, at * TILE_DEPTH + 2 * pair);
             }
-            for half in 0..2 {
-                let columns = transposed(halves[half]);
-                for column in 0..TILE_ROWS {
-                    put(&columns[column], &mut panel[half * PANEL_DEPTH + at].0[column]);
+            for (half, pairs) in [left, right].into_iter().enumerate() {
+                let columns = transposed(pairs);
+                for (column, slots) in columns.iter().zip(&mut panel[half * PANEL_DEPTH + at].0) {
+                    put(column, slots);
                 }
             }
         }
@@ -94,10 +92,10 @@ vectorised! {
 fn pairs_of(block: Matrix<'_>, row: usize) -> [Pairs; 2] {
     let (first, second) = (padded(block, row), padded(block, row + 1));
     let mut pairs = [[0; TILE_ROWS]; 2];
-    for half in 0..2 {
-        for column in 0..TILE_ROWS {
+    for (half, pairs) in pairs.iter_mut().enumerate() {
+        for (column, pair) in pairs.iter_mut().enumerate() {
             let at = half * TILE_ROWS + column;
-            pairs[half][column] = u32::from(round(first[at])) | u32::from(round(second[at])) << 16;
+            *pair = u32::from(round(first[at])) | u32::from(round(second[at])) << 16;
         }
     }
     pairs

@@ -28,8 +28,8 @@ fn run(unit: Unit, left: &[f32], right: &[f32], [input, output]: [usize; 2]) -> 
     row_sums(unit, Factor::new(&left, input, 0), Factor::new(&right, output, 0))
 }
 
-/// Shapes with and without rest: chunks are 128 rows, of which four are summed from 0; blocks are 32 columns, and a task
-/// has two of the left factor.
+/// Shapes with and without rest: chunks are 128 rows, of which four are summed from 0; blocks are 32 columns, and a
+/// task has two of the left factor.
 #[test]
 fn row_sums_match_sums_in_f64() {
     let sizes = [1, 31, 32, 33, 64, 65, 100];
