@@ -143,7 +143,7 @@ def compared(
 
 def side_by_side(row: str, rounds: int) -> tuple[list[Line], list[Peer]]:
     described = ROWS[row]
-    mine = ours(described.ours or row)
+    mine = ours(row)
     ready, left_out = peers(row, described.forms)
     roof = ours("gemm") if mine.facts["flops"] else None
     times = in_turns(row, mine.measure, ready, left_out, rounds, roof)
@@ -154,7 +154,7 @@ def side_by_side(row: str, rounds: int) -> tuple[list[Line], list[Peer]]:
         rates = [mine.facts["flops"] / round_["dualenc"] for round_ in times]
         shares = [rate / (roof.facts["flops"] / round_["roof"]) for rate, round_ in zip(rates, times)]
         # The roof is in f32.
-        in_f32 = described.ours or not row.endswith("-bf16")
+        in_f32 = not row.endswith("-bf16")
         share = f"{statistics.median(shares):.2f} of the GEMM roof"
         lines[0].limit = share if in_f32 else f"{statistics.median(rates) / 1e6:.0f} GFLOP/s"
     if lines and row.startswith("images"):

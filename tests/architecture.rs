@@ -254,12 +254,15 @@ fn lines_fit() {
 }
 
 /// The files that may hold `unsafe` code, each with what it does there.
-const UNSAFE: [(&str, &str); 20] = [
+const UNSAFE: [(&str, &str); 23] = [
     ("crates/data/src/dataset/columns/mapped_file.rs", "maps a file into memory"),
     ("crates/data/tests/limits.rs", "counts what the allocator hands out, to test limits of memory"),
     ("crates/kernels/src/cpu/bf16/amx.rs", "multiplies by instructions that the compiler does not know"),
     ("crates/kernels/src/cpu/bf16/avx512.rs", "multiplies by instructions that not every processor has"),
     ("crates/kernels/src/cpu/bf16/product.rs", "as `uninit.rs`, for blocks of rows and columns"),
+    ("crates/kernels/src/cpu/bf16/row_sums/amx.rs", "as `amx.rs`, for sums over rows"),
+    ("crates/kernels/src/cpu/bf16/row_sums/sums.rs", "as `uninit.rs`, for blocks of columns"),
+    ("crates/kernels/src/cpu/bf16/weights.rs", "as `uninit.rs`, for tiles"),
     ("crates/kernels/src/cpu/gemm.rs", "hands checked views to the product of the `gemm` crate, which takes pointers"),
     ("crates/kernels/src/cpu/malloc.rs", "changes two settings of the C library"),
     ("crates/kernels/src/cpu/product/few_rows.rs", "as `uninit.rs`, for panels of columns"),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Session, column, tensors};
+use crate::support::{Session, column, copy_run_at, tensors};
 
 fn losses(sets: &[&str]) -> Vec<f64> {
     let session = Session::new();
@@ -74,13 +74,78 @@ fn locked_towers_in_bf16_on_the_cpu() {
     assert_eq!(files(), 8);
 }
 
+/// Whether `run.precision = "bf16"` works here; where the processor has no instructions for it, checks the error.
+#[expect(clippy::print_stderr, reason = "says what was not tested")]
+fn trains_in_bf16(session: &Session) -> bool {
+    let arguments = ["train", "--config", "lit.toml", "--set", "run.precision=bf16", "--set", "run.dir=probe"];
+    let output = session.run(&arguments);
+    let text = String::from_utf8(output.stderr).unwrap();
+    if output.status.code() == Some(2) {
+        let expected = "`run.precision` is `bf16`, which the device `cpu` computes with instructions that this \
+                        processor lacks";
+        assert!(text.contains(expected) && text.contains("set it to `f32`"), "{text}");
+        eprintln!("skipped: this processor has neither AMX nor AVX512_BF16");
+        return false;
+    }
+    assert!(output.status.success() && text.contains("training: products in bf16 by A"), "{text}");
+    assert!(!text.contains("the CPU is slower"), "{text}");
+    true
+}
+
 #[test]
 fn bf16_training_saves_f32() {
+    let session = Session::new();
+    session.write_config("");
+    if !trains_in_bf16(&session) {
+        return;
+    }
     for lock in ["model.lock=UU", "model.lock=LU"] {
         let (expected, found) = (losses(&[lock]), losses(&[lock, "run.precision=bf16", "train.micro_batch_size=3"]));
         let difference = max_difference(&found, &expected);
         assert!(difference > 0.0 && difference < 4e-2, "{lock}: {difference}");
         assert!(found[11] < found[0] - 0.1, "{found:?}");
+    }
+}
+
+/// A run that stops and goes on has the bits of one that does not, whatever is locked, cached and in parts; and locked
+/// features are those of a run in `f32`.
+#[test]
+fn bf16_training_resumes_to_the_bit() {
+    let session = Session::new();
+    session.write_pairs("pairs.csv");
+    session.write_config(
+        "[checkpoint]\nevery_steps = 1\nkeep = 100\n\
+         [eval.pairs]\ntask = \"retrieval\"\ndata = \"pairs.csv\"\nevery_steps = 3\n",
+    );
+    if !trains_in_bf16(&session) {
+        return;
+    }
+    let train = |name: &str, sets: &[&str]| {
+        let dir = format!("run.dir={name}");
+        let sets = [&["cache.dir=cache", "model.text_dropout=0.1", dir.as_str()], sets].concat();
+        let sets = sets.iter().flat_map(|set| ["--set", *set]);
+        session.succeed(&["train", "--config", "lit.toml", "--resume"].into_iter().chain(sets).collect::<Vec<_>>());
+    };
+    let files = || fs::read_dir(session.path("cache")).map_or(0, Iterator::count);
+    for (name, sets) in [
+        ("all", &["model.lock=UU"][..]),
+        ("parts", &["model.lock=UU", "train.micro_batch_size=3"]),
+        ("locked", &["model.lock=LU"]),
+        ("partly", &["model.lock=LL", "model.text_unlock_last=1", "cache.prefix=true"]),
+        ("both", &["model.lock=LU", "run.locked_precision=bf16"]),
+    ] {
+        train(&format!("{name}-f32"), sets);
+        let before = files();
+        let sets = [sets, &["run.precision=bf16"]].concat();
+        let (whole, cut) = (format!("{name}-whole"), format!("{name}-cut"));
+        train(&whole, &sets);
+        assert_eq!(files(), before, "{name}: the precision of training changes no cached feature");
+        copy_run_at(&session.path(&whole), &session.path(&cut), 5);
+        train(&cut, &sets);
+        session.assert_same_run(&cut, &whole, 12);
+        let losses = |name: &str| column(&session.metrics(name, "train"), "loss");
+        let difference = max_difference(&losses(&whole), &losses(&format!("{name}-f32")));
+        assert!(difference > 0.0 && difference < 4e-2, "{name}: {difference}");
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! - `ops`: the operations of a transformer.
 //! - `packed`: those of locked towers, with weights in bf16.
+//! - `rounded`: linear layers and MLPs of training with products in bf16.
 //! - `arguments`: what they take beside tensors.
 //! - `contrastive`: the losses of a batch of image-text pairs.
 //! - `structure`: how far embeddings keep the neighbourhoods of a batch.
@@ -25,6 +26,7 @@ mod distillation;
 mod ops;
 mod packed;
 mod portable;
+mod rounded;
 mod structure;
 
 pub use arguments::adamw_step::AdamWStep;
@@ -66,6 +68,7 @@ pub use portable::reads::PendingRead;
 pub use portable::row_gather::RowGather;
 pub use portable::row_products::MOST_SLICES;
 pub use portable::transfers::{Transfers, count_read, upload};
+pub use rounded::scope::with_bf16_products;
 pub use structure::structure_loss;
 pub use structure::tiled::tiled_structure_loss;
 

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
 use dualenc_data::{catch_of_all_threads, catch_quietly};
-use dualenc_kernels::bf16_instructions;
+use dualenc_kernels::{bf16_instructions, with_bf16_products};
 use dualenc_model::{DualEncoder, HostTensor, parameters};
 
 use crate::config::{Precision, RunSection};
@@ -132,13 +132,15 @@ impl Compute {
                 )));
             }
         }
-        if self.on_host && run.locked_precision == Precision::Bf16 && instructions.is_none() {
-            return Err(TrainError::Usage(format!(
-                "`run.locked_precision` is `bf16`, which the device `{}` computes with instructions that this \
-                 processor lacks: AMX-BF16 (Intel Xeon, from Sapphire Rapids on, and Linux) or AVX512_BF16 (AMD, from \
-                 Zen 4 on, and some Intel processors); set it to `f32`, or compute on a GPU",
-                run.device.first()
-            )));
+        for (key, precision) in [("precision", run.precision), ("locked_precision", run.locked_precision)] {
+            if self.on_host && precision == Precision::Bf16 && instructions.is_none() {
+                return Err(TrainError::Usage(format!(
+                    "`run.{key}` is `bf16`, which the device `{}` computes with instructions that this processor \
+                     lacks: AMX-BF16 (Intel Xeon, from Sapphire Rapids on, and Linux) or AVX512_BF16 (AMD, from Zen 4 \
+                     on, and some Intel processors); set it to `f32`, or compute on a GPU",
+                    run.device.first()
+                )));
+            }
         }
         Ok(Self { precision: run.precision, locked_precision: run.locked_precision, ..self })
     }
@@ -159,9 +161,25 @@ impl Compute {
         if self.rounds_factors() { "bf16 factors of f32 sums" } else { self.locked_precision.name() }
     }
 
-    /// `model` in the precision of training.
+    /// Whether what trains keeps its activations in f32, and rounds only the factors of the products of linear layers
+    /// and MLPs, to bf16, as [`rounds_factors`](Self::rounds_factors).
+    pub(crate) fn trains_with_rounded_factors(&self) -> bool {
+        self.on_host && self.precision == Precision::Bf16
+    }
+
+    /// The element type of the activations of what trains.
+    pub(crate) fn trained_dtype(&self) -> FloatDType {
+        if self.trains_with_rounded_factors() { FloatDType::F32 } else { dtype(self.precision) }
+    }
+
+    /// `model` as the forward pass of training reads it, in [`Compute::training`].
     pub(crate) fn as_trained(&self, model: &DualEncoder) -> DualEncoder {
-        cast(model.clone(), self.precision)
+        if self.trains_with_rounded_factors() { model.clone() } else { cast(model.clone(), self.precision) }
+    }
+
+    /// Runs `forward`, a forward pass of what trains, in the precision of training; its backward pass follows.
+    pub fn training<T>(&self, forward: impl FnOnce() -> T) -> T {
+        if self.trains_with_rounded_factors() { with_bf16_products(forward) } else { forward() }
     }
 }
 
@@ -283,6 +301,16 @@ mod tests {
         let host = cpu().computing_with(&config(&[]), Some("AMX")).unwrap();
         assert!(host.rounds_factors());
         assert_eq!(host.locked_dtype(), FloatDType::F32);
+        // What trains has a precision of its own.
+        assert!(!host.trains_with_rounded_factors());
+        let trains = config(&["run.precision=bf16", "run.locked_precision=f32"]);
+        let text = cpu().computing_with(&trains, None).unwrap_err().to_string();
+        assert!(text.starts_with("`run.precision` is `bf16`, which the device `cpu` computes with"), "{text}");
+        let trains = cpu().computing_with(&trains, Some("AMX")).unwrap();
+        assert!(trains.trains_with_rounded_factors() && !trains.rounds_factors());
+        assert_eq!((trains.trained_dtype(), trains.locked_arithmetic()), (FloatDType::F32, "f32"));
+        let on_device = Compute { on_host: false, ..trains };
+        assert_eq!(on_device.trained_dtype(), FloatDType::BF16);
         // A device computes in bf16 throughout, on every processor.
         let device = Compute { on_host: false, ..cpu() }.computing_with(&config(&[]), None).unwrap();
         assert!(!device.rounds_factors());

@@ -19,6 +19,8 @@ pub(crate) mod autograd;
 pub(crate) mod bf16;
 pub(crate) mod chunks;
 #[cfg(feature = "flex")]
+pub(crate) mod column_sums;
+#[cfg(feature = "flex")]
 pub(crate) mod gemm;
 pub(crate) mod host_values;
 pub(crate) mod malloc;

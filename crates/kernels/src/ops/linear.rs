@@ -153,10 +153,10 @@ fn part_columns(x: Tensor<2>, width: usize) -> [Tensor<2>; 3] {
 pub(crate) mod fused {
     use burn::backend::flex::FlexTensor;
     use burn::tensor::Tensor;
-    use rayon::prelude::*;
 
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
     use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
+    use crate::cpu::column_sums::column_sums;
     use crate::cpu::gemm::Matrix;
     use crate::cpu::product::blocked::{Blocks, blocked_cols, pack_block};
     use crate::cpu::product::few_rows::{are_few, few_rows, row_major};
@@ -164,11 +164,9 @@ pub(crate) mod fused {
     use crate::cpu::product::panels::Panels;
     use crate::cpu::product::row_sums::row_sums;
     use crate::cpu::product::rows::{Layout, Rows, product};
-    use crate::cpu::simd::vectorised;
     use crate::cpu::uninit::{par_buffers, par_rows, write_parts};
-
-    /// Columns per task of a column sum: whole cache lines.
-    const SUM_COLUMNS: usize = 64;
+    use crate::rounded::linear as rounded;
+    use crate::rounded::scope::unit;
 
     /// `N` linear layers of one shape side by side; `None` unless `N` is 1 or 3.
     pub fn linear<const N: usize>(
@@ -222,6 +220,9 @@ pub(crate) mod fused {
         output: usize,
     ) -> Option<Tensor<2>> {
         let count = with_bias.len();
+        if let Some(unit) = unit().filter(|_| rows.min(input).min(output) > 0) {
+            return Some(rounded::linear(unit, inputs, with_bias, [rows, input, output]));
+        }
         let forward = |values: &[Values; I], _| {
             let x = Matrix::new(values[0].get(), input);
             let weights = &values[1..=count];
@@ -301,23 +302,6 @@ pub(crate) mod fused {
     /// The number of columns of something that may not be needed.
     pub fn cols_if(needed: bool, cols: usize) -> usize {
         if needed { cols } else { 0 }
-    }
-
-    vectorised! {
-        fn add_rows(sums: &'a mut [f32], rows: Matrix<'a>) {
-            for row in 0..rows.num_rows() {
-                sums.iter_mut().zip(rows.row(row)).for_each(|(sum, value)| *sum += value);
-            }
-        }
-    }
-
-    /// The sums of the columns of `x`, which must not be transposed.
-    pub fn column_sums(x: Matrix<'_>) -> Vec<f32> {
-        let mut sums = vec![0.0; x.num_cols()];
-        sums.par_chunks_mut(SUM_COLUMNS).enumerate().for_each(|(block, sums)| {
-            add_rows(sums, x.cols(block * SUM_COLUMNS, sums.len()));
-        });
-        sums
     }
 
     /// Zeros stand in for absent biases.

@@ -31,8 +31,10 @@ mod fused {
     use burn::tensor::Tensor;
 
     use super::LinearWeights;
+    use crate::arguments::mlp_shape::MlpShape;
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
     use crate::cpu::chunks::{CHUNK, CHUNK_ROWS, chunk_ends};
+    use crate::cpu::column_sums::column_sums;
     use crate::cpu::gemm::Matrix;
     use crate::cpu::product::blocked::{Block, Blocks, blocked_cols, pack_block};
     use crate::cpu::product::few_rows::{are_few, few_rows, row_major};
@@ -42,7 +44,9 @@ mod fused {
     use crate::cpu::product::rows::{Layout, Rows, product};
     use crate::cpu::uninit::{Buffer, Scratch, Uninit, par_buffers, par_groups, par_rows};
     use crate::ops::activation::Activation;
-    use crate::ops::linear::fused::{assert_bias_shapes, cols_if, column_sums};
+    use crate::ops::linear::fused::{assert_bias_shapes, cols_if};
+    use crate::rounded::mlp as rounded;
+    use crate::rounded::scope::unit;
 
     pub fn mlp(x: &Tensor<2>, up: &LinearWeights, activation: Activation, down: &LinearWeights) -> Option<Tensor<2>> {
         let inputs = [
@@ -52,7 +56,7 @@ mod fused {
             Input::new(down.0.clone())?,
             Input::optional(down.1.as_ref())?,
         ];
-        let shape = Shape {
+        let shape = MlpShape {
             rows: x.dims()[0],
             input: up.0.dims()[0],
             hidden: up.0.dims()[1],
@@ -65,23 +69,17 @@ mod fused {
         assert_eq!(down.0.dims()[0], shape.hidden, "inner width of an MLP");
         assert_bias_shapes(&[up.1.as_ref()], shape.hidden);
         assert_bias_shapes(&[down.1.as_ref()], shape.output);
+        if let Some(unit) =
+            unit().filter(|_| [shape.rows, shape.input, shape.hidden, shape.output].iter().all(|&size| size > 0))
+        {
+            return Some(rounded::mlp(unit, inputs, shape));
+        }
         Some(custom_op(inputs, move |values, tracked| shape.forward(values, tracked), backward))
-    }
-
-    #[derive(Debug, Clone, Copy)]
-    struct Shape {
-        rows: usize,
-        input: usize,
-        hidden: usize,
-        output: usize,
-        up_has_bias: bool,
-        down_has_bias: bool,
-        activation: Activation,
     }
 
     #[derive(Debug, Clone)]
     struct Saved {
-        shape: Shape,
+        shape: MlpShape,
         x: Values,
         up: Values,
         down: Values,
@@ -89,7 +87,7 @@ mod fused {
         before: Values,
     }
 
-    impl Shape {
+    impl MlpShape {
         /// Saves nothing unless `tracked`.
         fn forward(
             self,
@@ -170,7 +168,7 @@ mod fused {
         let Some(Saved { shape, x, up, down, before }) = saved else {
             unreachable!("`custom_op` runs the backward function only after a tracked forward function, which saves")
         };
-        let Shape { rows, input, hidden, output, activation, .. } = shape;
+        let MlpShape { rows, input, hidden, output, activation, .. } = shape;
         let (x, gradient) = (Matrix::new(x.get(), input), Matrix::new(gradient.get(), output));
         let [_, up_needed, up_bias_needed, down_needed, _] = needed;
         let hidden_needed = needed[0] || up_needed || up_bias_needed;

@@ -39,11 +39,11 @@ mod fused {
     use crate::arguments::dropout_mask::DropoutMask;
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor, supports_fused};
     use crate::cpu::chunks::CHUNK_ROWS;
+    use crate::cpu::column_sums::column_sums;
     use crate::cpu::gemm::Matrix;
     use crate::cpu::simd::vectorised;
     use crate::cpu::uninit::{Uninit, par_rows, write};
     use crate::ops::dropout::fused::masked;
-    use crate::ops::linear::fused::column_sums;
 
     /// Some rows of the inputs.
     struct Rows<'a> {

@@ -15,7 +15,7 @@ use std::error::Error;
 use std::io::BufRead;
 use std::time::Instant;
 
-use dualenc_train::config::Loss;
+use dualenc_train::config::{Loss, Precision};
 
 /// Something to measure, set up.
 pub(crate) struct Work {
@@ -30,8 +30,8 @@ pub(crate) struct Work {
 }
 
 const USAGE: &str = "usage: speed NAME | speed NAME.. --rounds N; NAME is one of vit, vit-bf16, vit-b, vit-b-bf16, \
-                     bert, bert-captions, infonce, softmax-32768, sigmoid-32768, images-jpeg, images-jpeg-large, \
-                     images-png, gemm, gemm-mlp, memory";
+                     bert, bert-bf16, bert-captions, bert-captions-bf16, infonce, softmax-32768, sigmoid-32768, \
+                     images-jpeg, images-jpeg-large, images-png, gemm, gemm-mlp, memory";
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Cargo adds `--bench`.
@@ -52,8 +52,10 @@ fn set_up(name: &str) -> Result<(Work, f64), Box<dyn Error>> {
         "vit-bf16" => models::vit(&models::Size::SMALL, true)?,
         "vit-b" => models::vit(&models::Size::BASE, false)?,
         "vit-b-bf16" => models::vit(&models::Size::BASE, true)?,
-        "bert" => models::bert(&[32; 64])?,
-        "bert-captions" => models::bert(&models::caption_lengths()?)?,
+        "bert" => models::bert(&[32; 64], Precision::F32)?,
+        "bert-bf16" => models::bert(&[32; 64], Precision::Bf16)?,
+        "bert-captions" => models::bert(&models::caption_lengths()?, Precision::F32)?,
+        "bert-captions-bf16" => models::bert(&models::caption_lengths()?, Precision::Bf16)?,
         "infonce" => models::contrastive(Loss::Softmax, 4096)?,
         "softmax-32768" => models::contrastive(Loss::Softmax, 32_768)?,
         "sigmoid-32768" => models::contrastive(Loss::Sigmoid, 32_768)?,

@@ -9,7 +9,7 @@ use dualenc_model::{
     BuildOptions, Dropout, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Lock, TokenSequences, TowerLock,
     TowerOptions, TowerTraining, Training, build_from_towers, image_tower_from, normalize, parameters,
 };
-use dualenc_train::config::{Loss, TrainSection};
+use dualenc_train::config::{Loss, Precision, TrainSection};
 use dualenc_train::internals::{
     Clip, LearningRate, Optimizer, PairIds, ParamGradients, RowsRead, contrastive_loss, on_single_thread,
 };
@@ -115,9 +115,12 @@ pub fn vit(size: &Size, packed: bool) -> Result<Work, Box<dyn Error>> {
 }
 
 /// A training step of a text tower of MiniLM-L6's size on sequences of `lengths`: forward, contrastive loss against
-/// fixed image features, backward, AdamW.
-pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
-    let compute = Compute::select("cpu", None)?;
+/// fixed image features, backward, AdamW. `precision`: of products.
+pub fn bert(lengths: &[usize], precision: Precision) -> Result<Work, Box<dyn Error>> {
+    let compute = Compute { precision, ..Compute::select("cpu", None)? };
+    if precision == Precision::Bf16 && bf16_instructions().is_none() {
+        return Err("this processor has no instructions for products in bf16".into());
+    }
     let mut model = text_trains().of(dual_encoder(&compute)?)?;
     let batch = lengths.len();
     let ids = |length: usize| noise(length).iter().map(|at| ((at + 1.0) / 2.0 * 30_000.0) as u32 + 100).collect();
@@ -135,7 +138,7 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
     let flops = 3.0 * (forward.sum::<f64>() + heads as f64);
     let round = move || {
         let image_embeds = normalize(Tensor::<2>::from_data(image_embeds.clone(), &compute.device.clone().autodiff()));
-        let text_embeds = normalize(model.text_features(&tokens, &Dropout::off())?);
+        let text_embeds = normalize(compute.training(|| model.text_features(&tokens, &Dropout::off()))?);
         let scale = model.logit_scale.val();
         let loss = contrastive_loss(Objective::default(), (image_embeds, text_embeds), scale, None, &pairs);
         let mut gradients = loss.loss.backward();

@@ -194,7 +194,7 @@ impl Prefixes {
         let is_asked = config.cache.prefix == Some(true);
         let not_cached = format!("{locked}, but what the last of them computes for {what} is not cached");
         let (is_cached, note) = if !is_asked && config.rounds_states() {
-            let why = "the cache would round it (`cache.dtype`, or `run.precision` beside `run.locked_precision`)";
+            let why = "the cache would round it (`cache.dtype`, `run.precision` or `run.locked_precision`)";
             (false, format!("{not_cached}, since {why}; set `cache.prefix = true` to cache it ({size})"))
         } else if !is_asked && bytes > UNASKED_BYTES {
             let ask = "set `cache.prefix = true` to cache it, and `cache.dtype = \"f16\"` to halve it";
@@ -308,6 +308,9 @@ mod tests {
             assert!(!is_cached && note.contains("since the cache would round it"), "{note}");
             assert!(fits(9, &[set, "cache.prefix=true"]).0);
         }
-        assert!(fits(9, &["run.precision=bf16", "run.locked_precision=bf16"]).0);
+        // On the CPU, attention in bf16 is for locked towers only.
+        let bf16 = ["run.precision=bf16", "run.locked_precision=bf16"];
+        assert!(!fits(9, &bf16).0);
+        assert!(fits(9, &[&bf16[..], &["run.device=cuda"]].concat()).0);
     }
 }

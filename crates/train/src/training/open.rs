@@ -12,7 +12,7 @@ use dualenc_data::{Dataset, counted};
 use dualenc_kernels::bf16_instructions;
 use dualenc_model::DualEncoder;
 
-use crate::config::{BestMetric, Change, Precision, RunConfig};
+use crate::config::{BestMetric, Change, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
@@ -285,11 +285,17 @@ impl Run {
 /// Opens `device`, one of those of `run.device`.
 fn open_device(config: &RunConfig, device: &str, observer: &mut dyn Observer) -> Result<Compute, TrainError> {
     let compute = Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
-    if let Some(instructions) = bf16_instructions().filter(|_| compute.rounds_factors()) {
+    let what = match (compute.trains_with_rounded_factors(), compute.rounds_factors()) {
+        (true, true) => Some("training and locked towers"),
+        (true, false) => Some("training"),
+        (false, true) => Some("locked towers"),
+        (false, false) => None,
+    };
+    if let Some((instructions, what)) = bf16_instructions().zip(what) {
         let slower = if instructions.starts_with("AVX512") { ", on Intel processors slower than `f32`" } else { "" };
-        observer.on(Event::Note(format!("locked towers: products in bf16 by {instructions}{slower}")));
+        observer.on(Event::Note(format!("{what}: products in bf16 by {instructions}{slower}")));
     }
-    let is_slower = compute.precision != Precision::F32 || compute.locked_dtype() != FloatDType::F32;
+    let is_slower = [compute.trained_dtype(), compute.locked_dtype()] != [FloatDType::F32; 2];
     if compute.on_host && is_slower {
         observer.on(Event::Warning("the CPU is slower below single precision: it converts to f32".to_owned()));
     }
@@ -307,15 +313,17 @@ fn open_device(config: &RunConfig, device: &str, observer: &mut dyn Observer) ->
     Ok(compute)
 }
 
-/// Names a locked tower of which nothing is computed in bf16, though the config asks for it.
+/// Names a tower of which nothing is computed in bf16, though the config asks for it.
 fn warn_of_convolutions(model: &DualEncoder, compute: &Compute, observer: &mut dyn Observer) {
     let tower = &model.image_tower;
-    if compute.rounds_factors() && tower.is_locked() && !tower.is_absent() && !tower.has_linears() {
-        observer.on(Event::Warning(
-            "the image tower has convolutions only, which the CPU computes in f32, though `run.locked_precision` is \
-             `bf16`"
-                .to_owned(),
-        ));
+    let key = match tower.is_locked() {
+        true => compute.rounds_factors().then_some("locked_precision"),
+        false => compute.trains_with_rounded_factors().then_some("precision"),
+    };
+    if let Some(key) = key.filter(|_| !tower.is_absent() && !tower.has_linears()) {
+        observer.on(Event::Warning(format!(
+            "the image tower has convolutions only, which the CPU computes in f32, though `run.{key}` is `bf16`"
+        )));
     }
 }
 

@@ -6,7 +6,7 @@ use dualenc_data::{Batch, mix};
 use dualenc_kernels::{PendingRead, joined, upload};
 use dualenc_model::{DeviceFailure, Dropout, DualEncoder, ModelError, TokenSequences};
 
-use crate::device::{Compute, dtype};
+use crate::device::Compute;
 use crate::error::TrainError;
 use crate::features::prefixes::States;
 use crate::loss::contrastive::{BatchLoss, PairIds};
@@ -225,15 +225,23 @@ impl StepContext<'_> {
         locked: &LockedFeatures,
         batch: &Batch,
     ) -> Result<Features, TrainError> {
-        let (compute, dropout) = (self.compute, &self.dropout(batch));
-        let model = &compute.as_trained(model);
-        let narrow = |pooled: &Tensor<2>| pooled.clone().cast(dtype(compute.precision));
+        self.compute.training(|| self.features_as_trained(&self.compute.as_trained(model), locked, batch))
+    }
+
+    fn features_as_trained(
+        &self,
+        model: &DualEncoder,
+        locked: &LockedFeatures,
+        batch: &Batch,
+    ) -> Result<Features, TrainError> {
+        let (precision, dropout) = (self.compute.trained_dtype(), &self.dropout(batch));
+        let narrow = |pooled: &Tensor<2>| pooled.clone().cast(precision);
         let image = match (&locked.image, &locked.image_states) {
             (Some(pooled), _) => model.project_image(narrow(pooled), dropout),
             (None, Some(States { layers, values })) => {
                 model.image_features_after(*layers, narrow(values), self.image_size(), dropout)?
             }
-            (None, None) => model.image_features(self.pixels(batch).cast(dtype(compute.precision)), dropout),
+            (None, None) => model.image_features(self.pixels(batch).cast(precision), dropout),
         };
         let tokens = || TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone());
         let (text, words) = match (&locked.text, &locked.text_states) {

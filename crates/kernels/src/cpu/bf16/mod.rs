@@ -9,6 +9,8 @@
 //! - `product`: products of any size, from blocks of 32 rows and 32 columns.
 //! - `layer`: linear layers, alone, side by side, and with an activation between.
 //! - `attention`: a head of attention.
+//! - `weights`: weights of a training step.
+//! - `row_sums`: gradients of weights.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -18,7 +20,9 @@ mod avx512;
 pub(crate) mod layer;
 mod portable;
 pub(crate) mod product;
+pub(crate) mod row_sums;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tiles;
 pub(crate) mod unit;
+pub(crate) mod weights;

@@ -8,12 +8,12 @@ use crate::cpu::gemm::Matrix;
 use crate::cpu::uninit::{Scratch, Uninit, par_rows, write};
 
 /// Numbers between -1 and 1, of which most are not numbers of bf16.
-fn numbers(seed: u64, count: usize) -> Vec<f32> {
+pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let fraction = |n: usize| (((n as u64 + 1) * (seed * 2 + 7919)) as f64 * 0.618_033_988_749).fract();
     (0..count).map(|n| (2.0 * fraction(n) - 1.0) as f32).collect()
 }
 
-fn rounded(values: &[f32]) -> Vec<f64> {
+pub(crate) fn rounded(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(f32::from_bits(u32::from(round(value)) << 16))).collect()
 }
 
@@ -31,7 +31,7 @@ fn expected(x: &[f32], weight: &[f32], bias: Option<&[f32]>, [input, output]: [u
 /// Few units in the last place of `f32`, of sums of up to a thousand terms that partly cancel.
 const TOLERANCE: f64 = 1e-6;
 
-fn assert_close(what: &str, found: &[f32], expected: &[[f64; 2]]) {
+pub(crate) fn assert_close(what: &str, found: &[f32], expected: &[[f64; 2]]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (at, (found, [expected, size])) in found.iter().zip(expected).enumerate() {
         let error = (f64::from(*found) - expected).abs();

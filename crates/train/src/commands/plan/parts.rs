@@ -6,7 +6,6 @@ use dualenc_data::Batch;
 use dualenc_model::{TokenSequences, Tower, parameters};
 
 use crate::commands::plan::budget::Laps;
-use crate::device::dtype;
 use crate::error::TrainError;
 use crate::optim::gradients::{ParamGradients, RowsRead};
 use crate::training::locked_inputs::LockedFeatures;
@@ -89,8 +88,9 @@ pub(super) fn measure(context: &StepContext<'_>, batch: &Batch) -> Result<Parts,
     let image = match locked {
         Some((locked, set)) => Cut::locked(locked.of_batch(set, batch)?),
         None => {
-            let pixels = context.pixels(batch).cast(dtype(compute.precision));
-            Cut::trained(model.image_tower.forward(pixels, &dropout.part(Tower::Image.kind())).pooled, context)?
+            let pixels = context.pixels(batch).cast(compute.trained_dtype());
+            let forward = || model.image_tower.forward(pixels, &dropout.part(Tower::Image.kind()));
+            Cut::trained(compute.training(forward).pooled, context)?
         }
     };
     match image.output {
@@ -101,8 +101,8 @@ pub(super) fn measure(context: &StepContext<'_>, batch: &Batch) -> Result<Parts,
     let text = match context.locked.texts_of_batch(batch)? {
         Some(locked) => Cut::locked(locked),
         None => {
-            let output = model.text_tower.forward(&tokens, &dropout.part(Tower::Text.kind()))?;
-            Cut::trained(output.pooled, context)?
+            let forward = || model.text_tower.forward(&tokens, &dropout.part(Tower::Text.kind()));
+            Cut::trained(compute.training(forward)?.pooled, context)?
         }
     };
     match text.output {
@@ -110,9 +110,11 @@ pub(super) fn measure(context: &StepContext<'_>, batch: &Batch) -> Result<Parts,
         Some(_) => parts.forward[1] = laps.lap(),
     }
 
-    let narrow = |pooled: &Tensor<2>| pooled.clone().cast(dtype(compute.precision));
-    let image_features = model.project_image(narrow(&image.leaf), &dropout).cast(FloatDType::F32);
-    let text_features = model.project_text(narrow(&text.leaf), &dropout).cast(FloatDType::F32);
+    let narrow = |pooled: &Tensor<2>| pooled.clone().cast(compute.trained_dtype());
+    let [image_features, text_features] = compute.training(|| {
+        let image = model.project_image(narrow(&image.leaf), &dropout);
+        [image, model.project_text(narrow(&text.leaf), &dropout)].map(|features| features.cast(FloatDType::F32))
+    });
     let locked = LockedFeatures { image: image.if_locked(), text: text.if_locked(), ..LockedFeatures::default() };
     let loss = context.loss(batch, &locked, [image_features, text_features])?;
     let mut all = loss.total.backward();

@@ -8,6 +8,7 @@ use dualenc_model::{Tower, Training};
 use crate::config::derived::stage_plan::Stage;
 use crate::config::schema::RunConfig;
 use crate::config::schema::data::CacheDtype;
+use crate::config::schema::run::Precision;
 
 impl RunConfig {
     /// The directory of the feature cache.
@@ -45,7 +46,10 @@ impl RunConfig {
     /// Whether cached states of locked layers differ from those that a step would compute by more than the order of
     /// sums.
     pub(crate) fn rounds_states(&self) -> bool {
-        self.cache.dtype != CacheDtype::F32 || self.run.precision != self.run.locked_precision
+        let [trained, locked] = [self.run.precision, self.run.locked_precision];
+        // On the CPU, bf16 rounds the factors of attention in locked towers, but not in those that train.
+        let differs = trained != locked || trained != Precision::F32 && self.run.device.first() == "cpu";
+        self.cache.dtype != CacheDtype::F32 || differs
     }
 
     /// Whether images have `cache.views` views while the image tower trains in part, if it can be cut.

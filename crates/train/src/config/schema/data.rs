@@ -131,7 +131,7 @@ pub struct CacheSection {
     /// trains. A step then runs only the layers after that. With `[data.augment]`, it also needs `views`.
     ///
     /// Default: `true` for texts, and for images that are not augmented, if it takes 4 GB at most, `dtype` is `"f32"`,
-    /// and `run.precision` is `run.locked_precision`.
+    /// and `run.precision` is `run.locked_precision`, on CPUs both `"f32"`.
     pub prefix: Option<bool>,
 }
 

@@ -34,7 +34,14 @@ pub struct RunSection {
     #[serde(default)]
     pub device: Devices,
     /// Floating-point precision of the trainable part of the model: `f32` or `bf16`. With `bf16`, the parameters,
-    /// optimiser moments, norms, softmax and loss stay in `f32`. The device must support it.
+    /// optimiser moments, norms, softmax and loss stay in `f32`. The device must support it. Evaluations compute what
+    /// trains in `f32`.
+    ///
+    /// On the CPU, `bf16` rounds only the factors of the products of linear layers, forward and backward: inputs,
+    /// weights and the gradients of outputs. Sums, biases, attention, activations and everything else stay in `f32`. It
+    /// needs a processor with AMX (Intel Xeon, from Sapphire Rapids on, under Linux), where a training step takes about
+    /// half the time, or with AVX512_BF16 (AMD, from Zen 4 on; Intel processors that have it without AMX are slower
+    /// than in `f32`). On others it is an error.
     ///
     /// Default: `"f32"`.
     #[serde(default)]
