@@ -63,7 +63,7 @@ pub(crate) fn plain(x: Tensor<2>, weight: Tensor<1>, bias: Option<Tensor<1>>, ep
 }
 
 #[cfg(feature = "flex")]
-mod fused {
+pub(crate) mod fused {
     use burn::backend::flex::FlexTensor;
     use burn::tensor::Tensor;
     use rayon::prelude::*;
@@ -98,7 +98,8 @@ mod fused {
     }
 
     vectorised! {
-        fn normalise_rows(rows: &'a mut [f32], weight: &'a [f32], bias: Option<&'a [f32]>, epsilon: f32) {
+        /// Normalises rows in place, on this thread.
+        pub fn normalise_rows(rows: &'a mut [f32], weight: &'a [f32], bias: Option<&'a [f32]>, epsilon: f32) {
             for row in rows.chunks_exact_mut(weight.len()) {
                 normalise_row(row, epsilon);
                 match bias {
