@@ -188,15 +188,19 @@ vectorised! {
         for (pair, first) in (0..depth * TILE_DEPTH).step_by(2).enumerate() {
             for at in 0..width {
                 let row = |row: usize| match row < count {
-                    true => &rows[row / TILE_ROWS * width + at].0[row % TILE_ROWS],
-                    false => &[0; TILE_DEPTH],
+                    true => rows[row / TILE_ROWS * width + at].0[row % TILE_ROWS],
+                    false => [0; TILE_DEPTH],
                 };
                 let (first, second) = (row(first), row(first + 1));
-                for half in 0..2 {
+                let mut pairs = [0; TILE_DEPTH];
+                for (n, pair) in pairs.iter_mut().enumerate() {
+                    *pair = u32::from(first[n]) | u32::from(second[n]) << 16;
+                }
+                for (half, pairs) in pairs.chunks_exact(TILE_ROWS).enumerate() {
                     let slots = &mut tiles[(2 * at + half) * depth + pair / TILE_ROWS].0[pair % TILE_ROWS];
-                    for n in 0..TILE_ROWS {
-                        slots[2 * n] = first[half * TILE_ROWS + n];
-                        slots[2 * n + 1] = second[half * TILE_ROWS + n];
+                    for (slots, pair) in slots.chunks_exact_mut(2).zip(pairs) {
+                        slots[0] = *pair as u16;
+                        slots[1] = (*pair >> 16) as u16;
                     }
                 }
             }
