@@ -163,7 +163,10 @@ mod tests {
     use burn::tensor::{Device, TensorData};
 
     use super::*;
-    use crate::{bf16_instructions, layer_norm, packed_attention, packed_linear, packed_mlp, residual};
+    use crate::ops::layer_norm::layer_norm;
+    use crate::ops::residual::residual;
+    use crate::packed::attention::packed_attention;
+    use crate::packed::layers::{bf16_instructions, packed_linear, packed_mlp};
 
     fn tensor<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
         let values = crate::tests::numbers(seed, shape.iter().product());
