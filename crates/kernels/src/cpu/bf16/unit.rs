@@ -86,8 +86,8 @@ impl Unit {
 
 impl Ready {
     /// Replaces `sums` by `a b + bias`, or without a bias adds `a b`. `a`: 16 rows each. `b`: 16 columns each, of a
-    /// packed weight. All have the same number of tiles. No sum depends on another row; what is added to has the bits of
-    /// one product over the depth of both.
+    /// packed weight. All have the same number of tiles. No sum depends on another row. Two products in turn have the
+    /// bits of one over the depth of both.
     ///
     /// # Panics
     ///
