@@ -62,6 +62,7 @@ pub use ops::rms_norm::rms_norm;
 pub use ops::softmax::masked_softmax;
 pub use ops::update::{adamw_on_host, adamw_steps, first_control, joined, step_control, sums_of_squares};
 pub use packed::attention::packed_attention;
+pub use packed::block::{PackedBlock, PackedNorm, packed_block};
 pub use packed::layers::{PackedLinear, bf16_instructions, packed_linear, packed_mlp};
 pub use portable::forms::{is_remote, with_plain_forms};
 pub use portable::reads::PendingRead;

@@ -158,7 +158,7 @@ impl Compute {
 
     /// The name of the arithmetic of locked towers, for the keys of their features. Other arithmetic has another name.
     pub(crate) fn locked_arithmetic(&self) -> &'static str {
-        if self.rounds_factors() { "bf16 factors of f32 sums" } else { self.locked_precision.name() }
+        if self.rounds_factors() { "bf16 factors of f32 sums 2" } else { self.locked_precision.name() }
     }
 
     /// Whether what trains keeps its activations in f32, and rounds only the factors of the products of linear layers
@@ -318,7 +318,7 @@ mod tests {
         // Both are part of the keys of features.
         assert_eq!(
             [&host, &device, &cpu()].map(Compute::locked_arithmetic),
-            ["bf16 factors of f32 sums", "bf16", "f32"]
+            ["bf16 factors of f32 sums 2", "bf16", "f32"]
         );
     }
 

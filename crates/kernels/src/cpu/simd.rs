@@ -118,16 +118,29 @@ pub(crate) fn ln(x: f32) -> f32 {
 /// The sum of `value(i)` over `0..count`, in [`LANES`] partial sums.
 #[inline(always)]
 pub(crate) fn sum(count: usize, value: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
+    let [sum] = sums(count, |_, i| value(i));
+    sum
+}
+
+/// The same of `value(n, i)` for each `n`, at a time, so that the processor need not wait for the last addition.
+#[inline(always)]
+pub(crate) fn sums<const N: usize>(count: usize, value: impl Fn(usize, usize) -> f32) -> [f32; N] {
+    let mut lanes = [[0.0; LANES]; N];
     let whole = count - count % LANES;
     let mut start = 0;
     while start < whole {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += value(start + lane);
+        for (n, lanes) in lanes.iter_mut().enumerate() {
+            for (lane, sum) in lanes.iter_mut().enumerate() {
+                *sum += value(n, start + lane);
+            }
         }
         start += LANES;
     }
-    (whole..count).map(value).sum::<f32>() + lanes.into_iter().sum::<f32>()
+    let mut totals = [0.0; N];
+    for (n, (total, lanes)) in totals.iter_mut().zip(lanes).enumerate() {
+        *total = (whole..count).map(|i| value(n, i)).sum::<f32>() + lanes.into_iter().sum::<f32>();
+    }
+    totals
 }
 
 /// The maximum of `values` and `floor`; NaN if one of the values is NaN.

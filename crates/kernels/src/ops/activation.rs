@@ -113,6 +113,12 @@ pub(crate) mod fused {
             map(self, out, x)
         }
 
+        /// Replaces each value by `activation(x)`, on this thread. That of the exact GELU is within 5e-5, or a fraction
+        /// of 1e-5: a small part of the error of rounding it to bf16.
+        pub fn replace(self, x: &mut [f32]) {
+            replace(self, x);
+        }
+
         /// Multiplies `gradient` by `activation'(x)`, on this thread.
         pub fn multiply_slope(self, gradient: &mut [f32], x: &[f32]) {
             multiply_slope(self, gradient, x);
@@ -146,6 +152,40 @@ pub(crate) mod fused {
         fn map(activation: Activation, out: &'o mut Uninit, x: &'a [f32]) -> &'o mut [f32] {
             with_function!(activation, |function| write(out, |i| function(x[i]).0))
         }
+    }
+
+    vectorised! {
+        fn replace(activation: Activation, x: &'a mut [f32]) {
+            if activation == Activation::Gelu {
+                return x.iter_mut().for_each(|x| *x = rounded_gelu(*x));
+            }
+            with_function!(activation, |function| x.iter_mut().for_each(|x| *x = function(*x).0));
+        }
+    }
+
+    /// `x cdf(x)` with an odd polynomial as the cdf of the normal distribution less 1/2, without exponential and
+    /// division; scripts/gelu_coefficients.py fits it. Below -4.5, where `x cdf(x)` is above -2e-5, it is constant.
+    #[inline(always)]
+    fn rounded_gelu(x: f32) -> f32 {
+        const LAST: f32 = 4.5;
+        const ODD: [f32; 10] = [
+            -1.399_966_5e-12,
+            1.697_202_8e-10,
+            -9.193_32e-9,
+            2.958_798e-7,
+            -6.365_114e-6,
+            9.787_012e-5,
+            -0.001_122_672,
+            0.009_833_165,
+            -0.066_337_03,
+            0.398_883_8,
+        ];
+        // Comparisons that keep NaN.
+        let x = if x < -LAST { -LAST } else { x };
+        let inner = if x > LAST { LAST } else { x };
+        let square = inner * inner;
+        let odd = ODD.into_iter().reduce(|sum, next| sum.mul_add(square, next)).unwrap_or(0.0);
+        x * inner.mul_add(odd, 0.5)
     }
 
     vectorised! {
@@ -214,4 +254,25 @@ pub(crate) mod fused {
 
     /// Factor of the cubic term in the tanh approximation (Hendrycks and Gimpel, arXiv:1606.08415, sec. 2).
     const CUBIC: f32 = 0.044_715;
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// Measured: 1.3e-5 between -4.5 and 4.5.
+        #[test]
+        fn rounded_gelu_is_close_to_the_exact_one() {
+            let x: Vec<f32> =
+                (-40_000..=40_000).map(|n| n as f32 / 2000.0).chain([-1e30, 1e30, f32::INFINITY]).collect();
+            let mut found = x.clone();
+            Activation::Gelu.replace(&mut found);
+            for (x, found) in x.into_iter().zip(found) {
+                let error = if x == f32::INFINITY { 0.0 } else { (found - gelu(x).0).abs() };
+                assert!(error <= 5e-5_f32.max(1e-5 * x.max(0.0)), "gelu({x}) = {found}, expected {}", gelu(x).0);
+            }
+            let mut bounds = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0];
+            Activation::Gelu.replace(&mut bounds);
+            assert!(bounds[0].is_nan() && bounds[1] == f32::INFINITY && bounds[2].abs() < 5e-5 && bounds[3] == 0.0);
+        }
+    }
 }

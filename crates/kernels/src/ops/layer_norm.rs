@@ -63,7 +63,7 @@ pub(crate) fn plain(x: Tensor<2>, weight: Tensor<1>, bias: Option<Tensor<1>>, ep
 }
 
 #[cfg(feature = "flex")]
-mod fused {
+pub(crate) mod fused {
     use std::sync::OnceLock;
 
     use burn::backend::flex::FlexTensor;
@@ -71,7 +71,7 @@ mod fused {
 
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
     use crate::cpu::chunks::CHUNK_ROWS;
-    use crate::cpu::simd::{sum, vectorised};
+    use crate::cpu::simd::{sum, sums, vectorised};
     use crate::cpu::uninit::{par_rows, write_copy};
 
     #[derive(Debug, Clone)]
@@ -98,30 +98,65 @@ mod fused {
         Some(custom_op(inputs, forward, backward))
     }
 
+    /// Rows that are normalised at a time: sums of one row wait for each other.
+    const ROWS: usize = 4;
+
     vectorised! {
-        fn normalise_rows(rows: &'a mut [f32], weight: &'a [f32], bias: Option<&'a [f32]>, epsilon: f32) {
-            for row in rows.chunks_exact_mut(weight.len()) {
-                normalise_row(row, epsilon);
-                match bias {
-                    Some(bias) => {
-                        let affine = row.iter_mut().zip(weight.iter().zip(bias));
-                        affine.for_each(|(value, (weight, bias))| *value = value.mul_add(*weight, *bias));
-                    }
-                    None => row.iter_mut().zip(weight).for_each(|(value, weight)| *value *= weight),
+        /// Normalises rows in place, on this thread.
+        pub fn normalise_rows(rows: &'a mut [f32], weight: &'a [f32], bias: Option<&'a [f32]>, epsilon: f32) {
+            let width = weight.len();
+            let mut groups = rows.chunks_exact_mut(ROWS * width);
+            for group in &mut groups {
+                let (first, rest) = group.split_at_mut(width);
+                let (second, rest) = rest.split_at_mut(width);
+                let (third, fourth) = rest.split_at_mut(width);
+                normalise([&mut *first, &mut *second, &mut *third, &mut *fourth], epsilon);
+                for row in [first, second, third, fourth] {
+                    multiply_add(row, weight, bias);
                 }
             }
+            for row in groups.into_remainder().chunks_exact_mut(width) {
+                normalise([&mut *row], epsilon);
+                multiply_add(row, weight, bias);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn multiply_add(row: &mut [f32], weight: &[f32], bias: Option<&[f32]>) {
+        match bias {
+            Some(bias) => {
+                let affine = row.iter_mut().zip(weight.iter().zip(bias));
+                affine.for_each(|(value, (weight, bias))| *value = value.mul_add(*weight, *bias));
+            }
+            None => row.iter_mut().zip(weight).for_each(|(value, weight)| *value *= weight),
         }
     }
 
     /// Normalises a row to mean 0 and variance 1; returns the reciprocal of its former standard deviation.
     #[inline(always)]
     fn normalise_row(row: &mut [f32], epsilon: f32) -> f32 {
-        let count = row.len() as f32;
-        let mean = sum(row.len(), |i| row[i]) / count;
-        row.iter_mut().for_each(|value| *value -= mean);
-        let inverse = (sum(row.len(), |i| row[i] * row[i]) / count + epsilon).sqrt().recip();
-        row.iter_mut().for_each(|value| *value *= inverse);
+        let [inverse] = normalise([row], epsilon);
         inverse
+    }
+
+    /// The same for rows of the same length at a time, with the same bits.
+    #[inline(always)]
+    fn normalise<const N: usize>(rows: [&mut [f32]; N], epsilon: f32) -> [f32; N] {
+        let width = rows[0].len();
+        let mut rows = rows.map(|row| &mut row[..width]);
+        let totals: [f32; N] = sums(width, |n, i| rows[n][i]);
+        for (row, total) in rows.iter_mut().zip(totals) {
+            let mean = total / width as f32;
+            row.iter_mut().for_each(|value| *value -= mean);
+        }
+        let mut inverses: [f32; N] = sums(width, |n, i| rows[n][i] * rows[n][i]);
+        for (row, inverse) in rows.iter_mut().zip(&mut inverses) {
+            let factor = (*inverse / width as f32 + epsilon).sqrt().recip();
+            row.iter_mut().for_each(|value| *value *= factor);
+            *inverse = factor;
+        }
+        inverses
     }
 
     fn backward(saved: Saved, gradient: Values, needed: [bool; 3]) -> [Option<FlexTensor>; 3] {

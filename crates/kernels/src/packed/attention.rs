@@ -25,10 +25,10 @@ mod fused {
 
     use crate::arguments::sequences::Sequences;
     use crate::cpu::autograd::{Values, flex_tensor};
-    use crate::cpu::bf16::attention::{FEWEST_ROWS, attend, num_scores};
+    use crate::cpu::bf16::attention::{FEWEST_ROWS, Softmax, attend};
     use crate::cpu::bf16::unit::Unit;
     use crate::cpu::uninit::{Scratch, par_groups, write};
-    use crate::ops::attention::fused::{Groups, Head, checked_width, forward_sequence, head, softmax};
+    use crate::ops::attention::fused::{Groups, checked_width, forward_sequence, head};
 
     pub fn attention(unit: Unit, qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor<2>> {
         let width = checked_width(qkv, sequences)?;
@@ -36,14 +36,14 @@ mod fused {
         let [rows, triple] = qkv.dims();
         let qkv = Values::from(qkv.clone().without_autodiff().try_into_primitive::<Flex>().ok()?);
         let (heads, dim) = (sequences.heads, width / sequences.heads);
-        let scale = (dim as f32).sqrt().recip();
+        let softmax = Softmax { scale: (dim as f32).sqrt().recip(), causal: sequences.causal };
         let groups = Groups::new(sequences);
         let [values] = par_groups(&groups.ends, [width], |first, [out]| {
             let out = write(out, |_| 0.0);
             let rows = out.len() / width;
             let qkv = &qkv.get()[first * triple..][..rows * triple];
-            let mut scratch = Scratch::new(num_scores(groups.longest));
-            let mut log_sums = vec![0.0; rows * heads];
+            let short = groups.longest.min(FEWEST_ROWS);
+            let (mut scratch, mut log_sums) = (Scratch::new(short * short), vec![0.0; rows * heads]);
             let ready = unit.on_this_thread();
             for sequence in groups.starting_at(first) {
                 if sequence.rows < FEWEST_ROWS {
@@ -51,11 +51,8 @@ mod fused {
                     continue;
                 }
                 for index in 0..heads {
-                    let of_head = Head { sequence: &sequence, sequences, index, scale };
                     let out = &mut out[sequence.start * width + index * dim..];
-                    let factors = head(qkv, &sequence, index, width, dim);
-                    let softmax = |scores: &mut [f32], distance| softmax(scores, distance, &mut log_sums, of_head);
-                    attend(&ready, factors, softmax, &mut scratch, (out, width));
+                    attend(&ready, head(qkv, &sequence, index, width, dim), softmax, (out, width));
                 }
             }
             [out]

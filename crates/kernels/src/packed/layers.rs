@@ -17,10 +17,10 @@ pub fn bf16_instructions() -> Option<&'static str> {
 #[derive(Clone)]
 pub struct PackedLinear {
     #[cfg(feature = "flex")]
-    layer: std::sync::Arc<crate::cpu::bf16::layer::Layer>,
+    pub(crate) layer: std::sync::Arc<crate::cpu::bf16::layer::Layer>,
     /// There are none in a build without kernels for the CPU.
     #[cfg(not(feature = "flex"))]
-    layer: std::convert::Infallible,
+    pub(crate) layer: std::convert::Infallible,
 }
 
 impl PackedLinear {
@@ -126,7 +126,7 @@ mod fused {
         let ((x, rows), columns, width) = (input(x, up), up.input, down.output);
         let out = par_rows(rows, width, |first, out| {
             let x = Matrix::new(x.get(), columns).rows(first, out.len() / width);
-            layer::mlp(up, |out, x| activation.map(out, x), down, x, out)
+            layer::mlp(up, |x| activation.replace(x), down, x, out)
         });
         Tensor::from_primitive::<Flex>(flex_tensor(out, [rows, width]))
     }

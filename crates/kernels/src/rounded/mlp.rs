@@ -9,10 +9,10 @@ use burn::tensor::Tensor;
 
 use crate::arguments::mlp_shape::MlpShape;
 use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
-use crate::cpu::bf16::product::{Rows, side_by_side, whole_blocks, with_kept};
+use crate::cpu::bf16::product::{Rows, block_of_columns, side_by_side, with_kept};
 use crate::cpu::bf16::row_sums::panels::{Panel, Side, panels_of_chunk, push};
 use crate::cpu::bf16::row_sums::sums::{Factor, row_sums};
-use crate::cpu::bf16::tiles::{BLOCK, pack_columns};
+use crate::cpu::bf16::tiles::BLOCK;
 use crate::cpu::bf16::unit::{Ready, Unit};
 use crate::cpu::bf16::weights::{Weight, padded_rows};
 use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
@@ -59,7 +59,7 @@ fn forward(
             let x = padded_rows(memory, matrix.rows(first, CHUNK_ROWS.min(rows - first)));
             let inner = Rows::room(inner_memory, x.count, hidden);
             let size = x.count * BLOCK;
-            let after = RefCell::new((Scratch::new(size), inner));
+            let after = RefCell::new((Scratch::new(BLOCK * BLOCK), inner));
             let up = Up { ready: &ready, x: &x, up: &layers[0], activation, after };
             let before = if tracked {
                 write_parts(before, size, 0..layers[0].blocks(), |block, out| up.block(block, out))
@@ -96,12 +96,12 @@ impl Up<'_> {
     /// Inputs of the activation, 32 of each row. Their activations are one tile of the next product, and are packed
     /// while they are in a core's cache.
     fn block<'o>(&self, block: usize, out: &'o mut Uninit) -> &'o mut [f32] {
-        let before =
-            whole_blocks(self.ready, self.x, self.up.columns().of_block(block), &self.up.bias[block..=block], out);
+        let columns = self.up.columns().of_blocks(block..block + 1);
         let (scratch, inner) = &mut *self.after.borrow_mut();
-        let after = self.activation.map(scratch.uninit(before.len()), before);
-        pack_columns(after, block, inner.depth, inner.tiles);
-        before
+        block_of_columns(self.ready, self.x, columns, &self.up.bias[block], out, |row_block, before| {
+            let after = self.activation.map(scratch.uninit(before.len()), before);
+            self.ready.round(after, row_block * BLOCK, [block, inner.depth], inner.tiles);
+        })
     }
 }
 
@@ -197,9 +197,14 @@ impl Backward<'_> {
             let gradient = padded_rows(memory, gradient);
             let inner = Rows::room(inner_memory, gradient.count, hidden);
             for (block, before) in before.enumerate() {
-                let columns = down.columns().of_block(block);
-                let of_hidden = whole_blocks(&ready, &gradient, columns, &[[0.0; BLOCK]], scratch.uninit(size));
-                activation.multiply_slope(of_hidden, before);
+                let columns = down.columns().of_blocks(block..block + 1);
+                let take = |row_block: usize, values: &mut [f32]| {
+                    activation.multiply_slope(values, &before[row_block * BLOCK * BLOCK..][..BLOCK * BLOCK]);
+                    if self.up.is_some() {
+                        ready.round(values, row_block * BLOCK, [block, inner.depth], inner.tiles);
+                    }
+                };
+                let of_hidden = block_of_columns(&ready, &gradient, columns, &[0.0; BLOCK], scratch.uninit(size), take);
                 let values = Matrix::new(of_hidden, BLOCK).rows(0, count);
                 if up_needed {
                     push(&mut of_chunk.up[1], values, Side::Right);
@@ -208,9 +213,6 @@ impl Backward<'_> {
                     let mut sums = [0.0; BLOCK];
                     add_rows(&mut sums, values);
                     of_chunk.up_bias.extend_from_slice(&sums);
-                }
-                if self.up.is_some() {
-                    pack_columns(of_hidden, block, inner.depth, inner.tiles);
                 }
             }
             match &self.up {

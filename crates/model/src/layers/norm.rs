@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use dualenc_kernels::{layer_norm, rms_norm};
+use dualenc_kernels::{PackedNorm, layer_norm, rms_norm};
 
 use crate::params::builder::{Init, ParamBuilder};
 
@@ -38,6 +38,12 @@ impl Norm {
             epsilon,
             kind,
         }
+    }
+
+    /// The norm for [`packed_block`](dualenc_kernels::packed_block), if it is a layer norm.
+    pub fn packed(&self) -> Option<PackedNorm> {
+        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        (self.kind == NormKind::Layer).then_some(PackedNorm { weight, bias, epsilon: self.epsilon })
     }
 
     /// Normalises each row of `[rows, width]`.

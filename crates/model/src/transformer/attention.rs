@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Tensor, module};
 use dualenc_kernels::{
-    Sequences, attends_packed, attention, linear3, masked_softmax, packed_attention, packed_linear, padded_attention,
-    untracked_attention,
+    PackedLinear, Sequences, attends_packed, attention, has_kernel, linear3, masked_softmax, packed_attention,
+    packed_linear, padded_attention, untracked_attention,
 };
 
 use crate::layers::dropout::Dropout;
@@ -119,6 +119,40 @@ impl Attention {
         }
     }
 
+    /// How the kernel for packed rows divides `x`. `None` if the device has no kernel, or if this is more than (causal)
+    /// softmax attention over whole sequences.
+    fn packed_sequences(
+        &self,
+        x: &Tensor<2>,
+        layout: &SequenceLayout,
+        relations: &Relations,
+        biased: bool,
+    ) -> Option<Sequences> {
+        let Relations { table_rows: _, embeddings: _, table_resize: _, rotary, mask, causal, windows } = relations;
+        let plain = rotary.is_none() && windows.is_none() && (mask.is_none() || *causal);
+        let plain = plain && self.query_norm.is_none() && self.query_factor.is_none() && self.key_heads == self.heads;
+        let sequences = Sequences { lengths: layout.lengths(), heads: self.heads, causal: *causal, dropout: None };
+        let dim = self.query.weight.dims()[1] / self.heads;
+        let tracked = x.is_autodiff() || [&self.query, &self.key, &self.value].iter().any(|it| it.is_autodiff());
+        let takes = plain && !biased && self.disentangled.is_none() && attends_packed(x, tracked, &sequences, dim);
+        takes.then_some(sequences)
+    }
+
+    /// The layers that [`packed_block`](dualenc_kernels::packed_block) computes `x` with: query, key and value, and the
+    /// output; and how it divides `x`. `None` where [`Attention::forward`] does not compute with packed layers alone.
+    pub(crate) fn packed(
+        &self,
+        x: &Tensor<2>,
+        layout: &SequenceLayout,
+        relations: &Relations,
+    ) -> Option<([&PackedLinear; 3], &PackedLinear, Sequences)> {
+        let projections = [self.query.packed.as_ref()?, self.key.packed.as_ref()?, self.value.packed.as_ref()?];
+        let output = self.output.packed.as_ref()?;
+        let is_constant = has_kernel(x) && !x.is_autodiff();
+        let sequences = is_constant.then(|| self.packed_sequences(x, layout, relations, false))??;
+        Some((projections, output, sequences))
+    }
+
     /// Attention by the kernel for packed rows, `[rows, width]` to the same shape. `None` if the device has no kernel,
     /// or if this is more than (causal) softmax attention over whole sequences.
     fn attend_packed(
@@ -129,16 +163,8 @@ impl Attention {
         biased: bool,
         dropout: &Dropout,
     ) -> Option<Tensor<2>> {
-        let Relations { table_rows: _, embeddings: _, table_resize: _, rotary, mask, causal, windows } = relations;
-        let plain = rotary.is_none() && windows.is_none() && (mask.is_none() || *causal);
-        let plain = plain && self.query_norm.is_none() && self.query_factor.is_none() && self.key_heads == self.heads;
-        let sequences = Sequences { lengths: layout.lengths(), heads: self.heads, causal: *causal, dropout: None };
-        let dim = self.query.weight.dims()[1] / self.heads;
         let linears = [&self.query, &self.key, &self.value];
-        let tracked = x.is_autodiff() || linears.iter().any(|linear| linear.is_autodiff());
-        if !plain || biased || self.disentangled.is_some() || !attends_packed(x, tracked, &sequences, dim) {
-            return None;
-        }
+        let sequences = self.packed_sequences(x, layout, relations, biased)?;
         let qkv = match linears.map(|linear| linear.packed.as_ref()) {
             [Some(query), Some(key), Some(value)] => {
                 return packed_attention(&packed_linear(x.clone(), [query, key, value]), &sequences);

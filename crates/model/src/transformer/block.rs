@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use dualenc_kernels::residual;
+use dualenc_kernels::{PackedBlock, packed_block, residual};
 
 use crate::layers::dropout::Dropout;
 use crate::layers::linear::LinearVisitor;
@@ -79,6 +79,11 @@ impl Block {
         dropout: &Dropout,
     ) -> Tensor<2> {
         let bias = self.relative_bias.as_ref().and_then(|bias| bias.forward(relations)).or(shared_bias);
+        if bias.is_none()
+            && let Some(x) = self.forward_packed(&x, layout, relations)
+        {
+            return x;
+        }
         let normed = |norm: &Option<Norm>, x| match norm {
             Some(norm) => norm.forward(x),
             None => x,
@@ -106,5 +111,28 @@ impl Block {
                 self.mlp_norm.forward(add_mlp(x.clone(), mlp(x)))
             }
         }
+    }
+
+    /// The same by one kernel, with the same bits: for a locked block with packed layers and norms before its branches.
+    fn forward_packed(&self, x: &Tensor<2>, layout: &SequenceLayout, relations: &Relations) -> Option<Tensor<2>> {
+        let is_plain =
+            self.norm_order == NormOrder::Pre && self.attention_branch_norm.is_none() && self.mlp_branch_norm.is_none();
+        if !is_plain {
+            return None;
+        }
+        let (projections, output, sequences) = self.attention.packed(x, layout, relations)?;
+        let (up, activation, down) = self.mlp.packed()?;
+        let block = PackedBlock {
+            attention_norm: self.attention_norm.as_ref()?.packed()?,
+            projections,
+            output,
+            attention_scale: self.attention_scale.as_ref().map(Param::val),
+            mlp_norm: self.mlp_norm.packed()?,
+            up,
+            activation,
+            down,
+            mlp_scale: self.mlp_scale.as_ref().map(Param::val),
+        };
+        packed_block(x, &block, &sequences)
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use dualenc_kernels::{Activation, mlp, packed_mlp};
+use dualenc_kernels::{Activation, PackedLinear, mlp, packed_mlp};
 
 use crate::layers::linear::{Linear, LinearVisitor};
 use crate::params::builder::ParamBuilder;
@@ -38,14 +38,18 @@ impl Mlp {
         }
     }
 
+    /// The layers and what is between them, if they are packed and the MLP is not gated.
+    pub fn packed(&self) -> Option<(&PackedLinear, Activation, &PackedLinear)> {
+        let layers = self.up.packed.as_ref().zip(self.down.packed.as_ref()).filter(|_| self.gate.is_none());
+        layers.map(|(up, down)| (up, self.activation, down))
+    }
+
     /// Maps `[rows, width]` to the same shape.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        match (&self.gate, &self.up.packed, &self.down.packed) {
-            (Some(gate), ..) => {
-                self.down.forward(self.activation.forward(gate.forward(x.clone())) * self.up.forward(x))
-            }
-            (None, Some(up), Some(down)) => packed_mlp(x, up, self.activation, down),
-            (None, ..) => mlp(x, self.up.weights(), self.activation, self.down.weights()),
+        match (&self.gate, self.packed()) {
+            (Some(gate), _) => self.down.forward(self.activation.forward(gate.forward(x.clone())) * self.up.forward(x)),
+            (None, Some((up, activation, down))) => packed_mlp(x, up, activation, down),
+            (None, None) => mlp(x, self.up.weights(), self.activation, self.down.weights()),
         }
     }
 }

@@ -5,8 +5,7 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::marker::PhantomData;
 
-use crate::cpu::bf16::tiles::{BLOCK, TILE_ROWS, Tile};
-use crate::cpu::uninit::Uninit;
+use crate::cpu::bf16::tiles::{BLOCK, Sums, TILE_ROWS, Tile};
 
 /// That the processor has the instructions, and that the system lets this process use them.
 #[derive(Clone, Copy, Debug)]
@@ -67,23 +66,38 @@ impl TileRegisters {
         Self(PhantomData)
     }
 
-    /// `a b + bias`, written to the 32 rows of `out`, `stride` values apart. `a`: 16 rows each. `b`: 16 columns each.
+    /// Replaces `sums` by `a b + bias`, or without a bias adds `a b`.
     #[expect(unsafe_code, reason = "instructions that the compiler does not know")]
-    pub fn multiply(&self, a: [&[Tile]; 2], b: [&[Tile]; 2], bias: &[f32; BLOCK], out: &mut Uninit, stride: usize) {
+    pub fn sums(&self, a: [&[Tile]; 2], b: [&[Tile]; 2], bias: Option<&[f32; BLOCK]>, sums: &mut Sums) {
+        let out = (sums.0.as_mut_ptr(), BLOCK);
+        let start = bias.map_or((out.0.cast_const(), BLOCK), |bias| (bias.as_ptr(), 0));
+        // SAFETY: `sums` are 32 rows of 32 values, borrowed mutably, and are read before they are written; a stride of
+        // 0 reads `bias` once for each row.
+        unsafe { self.add_products(a, b, start, out) };
+    }
+
+    /// # Safety
+    ///
+    /// 32 rows of 32 values, as many values apart as the number beside the pointer, must be readable from `start` and
+    /// writable from `out`.
+    #[expect(unsafe_code, reason = "instructions that the compiler does not know")]
+    unsafe fn add_products(
+        &self,
+        a: [&[Tile]; 2],
+        b: [&[Tile]; 2],
+        (start, start_stride): (*const f32, usize),
+        (out, stride): (*mut f32, usize),
+    ) {
         let depth = a[0].len();
         assert!(depth > 0 && [a[1], b[0], b[1]].iter().all(|tiles| tiles.len() == depth), "depth of a block");
-        assert!(stride >= BLOCK && out.len() >= (BLOCK - 1) * stride + BLOCK, "a block reaches beyond its output");
-        let upper = out.as_mut_ptr();
-        // SAFETY: `self` says that the registers have their shapes. The loop reads `depth` tiles of each factor, and
-        // `bias` with a stride of 0, once for each row. The assertion bounds what is written to `out`, which is
-        // borrowed mutably.
+        // SAFETY: `self` says that the registers have their shapes. The loop reads `depth` tiles of each factor; the
+        // caller answers for `start` and `out`.
         unsafe {
-            let lower = upper.add(TILE_ROWS * stride);
             asm!(
-                "tileloadd tmm0, [{bias} + {none}*1]",
-                "tileloadd tmm1, [{bias} + {none}*1 + 64]",
-                "tileloadd tmm2, [{bias} + {none}*1]",
-                "tileloadd tmm3, [{bias} + {none}*1 + 64]",
+                "tileloadd tmm0, [{start} + {start_stride}*1]",
+                "tileloadd tmm1, [{start} + {start_stride}*1 + 64]",
+                "tileloadd tmm2, [{start_lower} + {start_stride}*1]",
+                "tileloadd tmm3, [{start_lower} + {start_stride}*1 + 64]",
                 "2:",
                 "tileloadd tmm4, [{a0} + {row}*1]",
                 "tileloadd tmm6, [{b0} + {row}*1]",
@@ -108,11 +122,12 @@ impl TileRegisters {
                 b0 = inout(reg) b[0].as_ptr() => _,
                 b1 = inout(reg) b[1].as_ptr() => _,
                 depth = inout(reg) depth => _,
-                bias = in(reg) bias.as_ptr(),
-                none = in(reg) 0usize,
+                start = in(reg) start,
+                start_lower = in(reg) start.add(TILE_ROWS * start_stride),
+                start_stride = in(reg) start_stride * size_of::<f32>(),
                 row = in(reg) 64usize,
-                upper = in(reg) upper,
-                lower = in(reg) lower,
+                upper = in(reg) out,
+                lower = in(reg) out.add(TILE_ROWS * stride),
                 stride = in(reg) stride * size_of::<f32>(),
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,

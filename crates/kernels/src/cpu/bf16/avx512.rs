@@ -1,11 +1,11 @@
 //! Products of blocks by AVX512_BF16: an instruction that multiplies pairs of 32 numbers and adds to 16 sums.
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_storeu_ps,
+    __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+    _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
-use crate::cpu::bf16::tiles::{BLOCK, TILE_DEPTH, TILE_ROWS, Tile};
-use crate::cpu::uninit::Uninit;
+use crate::cpu::bf16::tiles::{BLOCK, Sums, TILE_DEPTH, TILE_ROWS, Tile};
 
 /// Rows whose sums are in registers at a time: 16 of 32 registers, in two columns of them.
 const ROWS: usize = 8;
@@ -19,28 +19,82 @@ impl Supported {
         (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")).then_some(Self(()))
     }
 
-    /// `a b + bias`, written to the 32 rows of `out`, `stride` values apart. `a`: 16 rows each. `b`: 16 columns each.
+    /// Replaces `sums` by `a b + bias`, or without a bias adds `a b`.
     #[expect(unsafe_code, reason = "a function for processors with these instructions")]
-    pub fn multiply(self, a: [&[Tile]; 2], b: [&[Tile]; 2], bias: &[f32; BLOCK], out: &mut Uninit, stride: usize) {
+    pub fn sums(self, a: [&[Tile]; 2], b: [&[Tile]; 2], bias: Option<&[f32; BLOCK]>, sums: &mut Sums) {
         let depth = a[0].len();
         assert!([a[1], b[0], b[1]].iter().all(|tiles| tiles.len() == depth), "depth of a block");
-        assert!(stride >= BLOCK && out.len() >= (BLOCK - 1) * stride + BLOCK, "a block reaches beyond its output");
-        for (tiles, first) in a.into_iter().zip([0, TILE_ROWS]) {
-            for part in (0..TILE_ROWS).step_by(ROWS) {
-                // SAFETY: `self` says that the processor has the instructions.
-                unsafe { multiply_rows(tiles, part, b, bias, &mut out[(first + part) * stride..], stride) };
+        let out = (sums.0.as_mut_ptr(), BLOCK);
+        let start = bias.map_or((out.0.cast_const(), BLOCK), |bias| (bias.as_ptr(), 0));
+        // SAFETY: `sums` are 32 rows of 32 values, borrowed mutably, and each is read before it is written; a stride of
+        // 0 reads `bias` once for each row. `self` says that the processor has the instructions.
+        unsafe { add_products(a, b, start, out) };
+    }
+
+    /// Rounds rows of 32 values to nearest, ties to even, numbers below the normal ones to 0.
+    #[expect(unsafe_code, reason = "a function for processors with these instructions")]
+    pub fn round<'t>(self, values: &[f32], rows: impl Iterator<Item = &'t mut [u16; TILE_DEPTH]>) {
+        // SAFETY: `self` says that the processor has the instructions.
+        unsafe { round(values, rows) };
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[expect(unsafe_code, reason = "loads and stores take pointers")]
+fn round<'t>(values: &[f32], rows: impl Iterator<Item = &'t mut [u16; TILE_DEPTH]>) {
+    for (values, row) in values.chunks_exact(TILE_DEPTH).zip(rows) {
+        // SAFETY: `values` are 32 numbers and `row` 64 bytes, of which every pattern is valid.
+        unsafe {
+            let halves = [_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(TILE_ROWS))];
+            let rounded = _mm512_cvtne2ps_pbh(halves[1], halves[0]);
+            _mm512_storeu_si512(row.as_mut_ptr().cast(), std::mem::transmute::<__m512bh, __m512i>(rounded));
+        }
+    }
+}
+
+/// # Safety
+///
+/// 32 rows of 32 values, as many values apart as the number beside the pointer, must be readable from `start` and
+/// writable from `out`.
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[expect(unsafe_code, reason = "pointers to rows that overlap where a stride is 0")]
+unsafe fn add_products(
+    a: [&[Tile]; 2],
+    b: [&[Tile]; 2],
+    (start, start_stride): (*const f32, usize),
+    (out, stride): (*mut f32, usize),
+) {
+    for (tiles, first) in a.into_iter().zip([0, TILE_ROWS]) {
+        for part in (0..TILE_ROWS).step_by(ROWS) {
+            let row = first + part;
+            // SAFETY: the caller answers for 32 rows, of which these are eight.
+            unsafe {
+                let (start, out) = (start.add(row * start_stride), out.add(row * stride));
+                multiply_rows(tiles, part, b, (start, start_stride), (out, stride));
             }
         }
     }
 }
 
 /// The same for [`ROWS`] rows of tiles of a left factor, from row `part` on.
+///
+/// # Safety
+///
+/// As [`add_products`], for [`ROWS`] rows.
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[expect(unsafe_code, reason = "loads and stores take pointers")]
-fn multiply_rows(a: &[Tile], part: usize, b: [&[Tile]; 2], bias: &[f32; BLOCK], out: &mut Uninit, stride: usize) {
-    // SAFETY: each half of `bias` is 16 numbers.
-    let bias = unsafe { [_mm512_loadu_ps(bias.as_ptr()), _mm512_loadu_ps(bias.as_ptr().add(TILE_ROWS))] };
-    let mut sums = [bias; ROWS];
+unsafe fn multiply_rows(
+    a: &[Tile],
+    part: usize,
+    b: [&[Tile]; 2],
+    (start, start_stride): (*const f32, usize),
+    (out, stride): (*mut f32, usize),
+) {
+    // SAFETY: the caller answers for these rows.
+    let mut sums: [_; ROWS] = std::array::from_fn(|row| unsafe {
+        let start = start.add(row * start_stride);
+        [_mm512_loadu_ps(start), _mm512_loadu_ps(start.add(TILE_ROWS))]
+    });
     for ((a, left), right) in a.iter().zip(b[0]).zip(b[1]) {
         // SAFETY: a row of a tile is 16 pairs of numbers, 64 bytes, of which every pattern is valid.
         let a: &[[i32; TILE_DEPTH / 2]; TILE_ROWS] = unsafe { &*(&raw const a.0).cast() };
@@ -58,11 +112,11 @@ fn multiply_rows(a: &[Tile], part: usize, b: [&[Tile]; 2], bias: &[f32; BLOCK], 
         }
     }
     for (row, sums) in sums.into_iter().enumerate() {
-        let out = &mut out[row * stride..][..BLOCK];
-        // SAFETY: `out` is 32 values, borrowed mutably.
+        // SAFETY: the caller answers for these rows.
         unsafe {
-            _mm512_storeu_ps(out.as_mut_ptr().cast(), sums[0]);
-            _mm512_storeu_ps(out.as_mut_ptr().cast::<f32>().add(TILE_ROWS), sums[1]);
+            let out = out.add(row * stride);
+            _mm512_storeu_ps(out, sums[0]);
+            _mm512_storeu_ps(out.add(TILE_ROWS), sums[1]);
         }
     }
 }

@@ -2,9 +2,10 @@
 //! cache.
 
 use std::cell::Cell;
-use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::thread::LocalKey;
 
-use crate::cpu::bf16::tiles::{BLOCK, Tile, depth_tiles, pack_rows, width_tiles};
+use crate::cpu::bf16::tiles::{BLOCK, Sums, Tile, depth_tiles, pack_rows, width_tiles};
 use crate::cpu::bf16::unit::Ready;
 use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::gemm::Matrix;
@@ -48,8 +49,13 @@ impl<'a> Rows<'a> {
         self.count.div_ceil(BLOCK)
     }
 
+    /// Rows of a block, without those that fill it up.
+    pub fn rows_of(&self, block: usize) -> usize {
+        (self.count - block * BLOCK).min(BLOCK)
+    }
+
     /// Both groups of 16 rows of a block.
-    fn block(&self, block: usize) -> [&[Tile]; 2] {
+    pub fn block(&self, block: usize) -> [&[Tile]; 2] {
         halves(self.tiles, self.depth, block)
     }
 }
@@ -57,9 +63,16 @@ impl<'a> Rows<'a> {
 impl<'a> Columns<'a> {
     /// A weight of `rows` rows and `count` columns, which `pack` packs.
     pub fn packed(memory: &'a mut Vec<Tile>, rows: usize, count: usize, pack: impl FnOnce(&mut [Tile])) -> Self {
+        Self::room(memory, rows, count, |tiles| {
+            tiles.fill(Tile::ZERO);
+            pack(tiles);
+        })
+    }
+
+    /// The same, where `pack` writes every tile.
+    pub fn room(memory: &'a mut Vec<Tile>, rows: usize, count: usize, pack: impl FnOnce(&mut [Tile])) -> Self {
         let depth = depth_tiles(rows);
         let tiles = room(memory, width_tiles(count) * depth);
-        tiles.fill(Tile::ZERO);
         pack(tiles);
         Self { tiles, count, depth }
     }
@@ -68,14 +81,15 @@ impl<'a> Columns<'a> {
         self.count.div_ceil(BLOCK)
     }
 
-    /// The columns of one block, with those that fill it up.
-    pub fn of_block(self, block: usize) -> Self {
+    /// The columns of several blocks, with those that fill up the last.
+    pub fn of_blocks(self, blocks: Range<usize>) -> Self {
         let tiles = 2 * self.depth;
-        Self { tiles: &self.tiles[block * tiles..][..tiles], count: BLOCK, depth: self.depth }
+        let count = blocks.len() * BLOCK;
+        Self { tiles: &self.tiles[blocks.start * tiles..blocks.end * tiles], count, depth: self.depth }
     }
 
     /// Both groups of 16 columns of a block.
-    fn block(self, block: usize) -> [&'a [Tile]; 2] {
+    pub fn block(self, block: usize) -> [&'a [Tile]; 2] {
         halves(self.tiles, self.depth, block)
     }
 }
@@ -93,26 +107,44 @@ fn room(memory: &mut Vec<Tile>, count: usize) -> &mut [Tile] {
     &mut memory[..count]
 }
 
-/// The product of whole blocks: rows and columns with those that fill them up, `[32 * blocks, 32 * blocks]`. `bias` has
-/// the blocks of `columns`.
-#[expect(unsafe_code, reason = "the products write every value of their output")]
-pub(crate) fn whole_blocks<'o>(
+/// Computes a product block by block: for each 32 columns all rows. `take` gets the indices of the block's rows and
+/// columns, and its rows of 32 sums, which are in the nearest cache. `bias` has the blocks of `columns`.
+pub(crate) fn each_block(
     ready: &Ready,
     rows: &Rows<'_>,
     columns: Columns<'_>,
     bias: &[[f32; BLOCK]],
-    out: &'o mut Uninit,
-) -> &'o mut [f32] {
+    mut take: impl FnMut([usize; 2], &mut [f32]),
+) {
     assert_eq!(columns.depth, rows.depth, "inner dimension of a product of tiles");
     assert_eq!(columns.blocks(), bias.len(), "blocks of a bias");
-    let stride = columns.blocks() * BLOCK;
-    assert_eq!(out.len(), rows.blocks() * BLOCK * stride, "size of a product of whole blocks");
+    let mut sums = Sums::ZERO;
     for (block, bias) in bias.iter().enumerate() {
-        for (row_block, out) in out.chunks_exact_mut(BLOCK * stride).enumerate() {
-            ready.multiply(rows.block(row_block), columns.block(block), bias, &mut out[block * BLOCK..], stride);
+        for row_block in 0..rows.blocks() {
+            ready.sums(rows.block(row_block), columns.block(block), Some(bias), &mut sums);
+            take([row_block, block], &mut sums.0[..rows.rows_of(row_block) * BLOCK]);
         }
     }
-    // SAFETY: `out` is as many whole blocks as there are, and each product has written all of one.
+}
+
+/// The product of whole blocks of rows with the columns of one block, `[rows, 32]`. `take` gets the index of each block
+/// of rows and its sums, which it may change, before they are written.
+#[expect(unsafe_code, reason = "the products write every value of their output")]
+pub(crate) fn block_of_columns<'o>(
+    ready: &Ready,
+    rows: &Rows<'_>,
+    columns: Columns<'_>,
+    bias: &[f32; BLOCK],
+    out: &'o mut Uninit,
+    mut take: impl FnMut(usize, &mut [f32]),
+) -> &'o mut [f32] {
+    assert_eq!(out.len(), rows.blocks() * BLOCK * BLOCK, "size of a product of whole blocks");
+    assert_eq!(rows.blocks() * BLOCK, rows.count, "rows of whole blocks");
+    each_block(ready, rows, columns, std::slice::from_ref(bias), |[row_block, _], sums| {
+        take(row_block, sums);
+        out[row_block * BLOCK * BLOCK..][..BLOCK * BLOCK].write_copy_of_slice(sums);
+    });
+    // SAFETY: `out` is as many whole blocks as there are, and all of each was written.
     unsafe { out.assume_init_mut() }
 }
 
@@ -135,50 +167,46 @@ pub(crate) fn side_by_side<'o, 'w>(
     unsafe { out.assume_init_mut() }
 }
 
-/// Writes a product into columns of `out`, rows `stride` values apart; other values of `out` stay as they are.
-#[expect(unsafe_code, reason = "values that are written over need not be initialised")]
-pub(crate) fn write_between(ready: &Ready, rows: &Rows<'_>, columns: Columns<'_>, out: &mut [f32], stride: usize) {
-    let (start, len) = (out.as_mut_ptr(), out.len());
-    // SAFETY: the same memory, borrowed mutably; `write` only puts numbers there.
-    let out = unsafe { std::slice::from_raw_parts_mut(start.cast::<MaybeUninit<f32>>(), len) };
-    for block in 0..columns.blocks() {
-        let count = (columns.count - block * BLOCK).min(BLOCK);
-        let columns = Columns { count, ..columns.of_block(block) };
-        write(ready, rows, columns, &[[0.0; BLOCK]], &mut out[block * BLOCK..], stride);
-    }
-}
-
 /// Writes a product to `out`, rows `stride` values apart, and every value of it.
+///
+/// Through the sums of a block: tiles of AMX that are stored to rows far apart take as long as their product.
 fn write(ready: &Ready, rows: &Rows<'_>, columns: Columns<'_>, bias: &[[f32; BLOCK]], out: &mut Uninit, stride: usize) {
-    assert_eq!(columns.depth, rows.depth, "inner dimension of a product of tiles");
-    assert_eq!(columns.blocks(), bias.len(), "blocks of a bias");
-    for (block, bias) in bias.iter().enumerate() {
-        let at = block * BLOCK;
+    each_block(ready, rows, columns, bias, |[row_block, block], sums| {
+        let (row, at) = (row_block * BLOCK, block * BLOCK);
         let width = (columns.count - at).min(BLOCK);
-        for row_block in 0..rows.blocks() {
-            let row = row_block * BLOCK;
-            let height = (rows.count - row).min(BLOCK);
-            let out = &mut out[row * stride + at..];
-            if [height, width] == [BLOCK; 2] {
-                ready.multiply(rows.block(row_block), columns.block(block), bias, out, stride);
-                continue;
-            }
-            let mut whole = [MaybeUninit::uninit(); BLOCK * BLOCK];
-            ready.multiply(rows.block(row_block), columns.block(block), bias, &mut whole, BLOCK);
-            for (values, out) in whole.chunks_exact(BLOCK).zip(out.chunks_mut(stride)).take(height) {
-                out[..width].copy_from_slice(&values[..width]);
-            }
+        for (sums, out) in sums.chunks_exact(BLOCK).zip(out[row * stride + at..].chunks_mut(stride)) {
+            out[..width].write_copy_of_slice(&sums[..width]);
         }
-    }
+    });
 }
 
 /// Lends memory for the factors of a task, as large as this thread needed it so far.
-pub(crate) fn with_kept<R>(work: impl FnOnce(&mut [Vec<Tile>; 4]) -> R) -> R {
+pub(crate) fn with_kept<R>(work: impl FnOnce(&mut [Vec<Tile>; 7]) -> R) -> R {
     thread_local! {
-        static KEPT: Cell<[Vec<Tile>; 4]> = const { Cell::new([const { Vec::new() }; 4]) };
+        static KEPT: Cell<[Vec<Tile>; 7]> = const { Cell::new([const { Vec::new() }; 7]) };
     }
-    let mut memory = KEPT.take();
+    lend(&KEPT, work)
+}
+
+/// The same for sums.
+pub(crate) fn with_kept_sums<R>(work: impl FnOnce(&mut [Vec<Sums>; 2]) -> R) -> R {
+    thread_local! {
+        static KEPT: Cell<[Vec<Sums>; 2]> = const { Cell::new([const { Vec::new() }; 2]) };
+    }
+    lend(&KEPT, work)
+}
+
+fn lend<M: Default, R>(kept: &'static LocalKey<Cell<M>>, work: impl FnOnce(&mut M) -> R) -> R {
+    let mut memory = kept.take();
     let result = work(&mut memory);
-    KEPT.set(memory);
+    kept.set(memory);
     result
+}
+
+/// The first `count` sums of blocks of `memory`. What is in them is of no meaning.
+pub(crate) fn sums_room(memory: &mut Vec<Sums>, count: usize) -> &mut [Sums] {
+    if memory.len() < count {
+        memory.resize(count, Sums::ZERO);
+    }
+    &mut memory[..count]
 }

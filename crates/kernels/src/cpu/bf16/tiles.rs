@@ -24,6 +24,15 @@ impl Tile {
     pub const ZERO: Self = Self([[0; TILE_DEPTH]; TILE_ROWS]);
 }
 
+/// The sums of a block, row after row.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub(crate) struct Sums(pub [f32; BLOCK * BLOCK]);
+
+impl Sums {
+    pub const ZERO: Self = Self([0.0; BLOCK * BLOCK]);
+}
+
 /// The bits of `x` in bf16, rounded to nearest, ties to even.
 #[inline(always)]
 pub(crate) fn round(x: f32) -> u16 {
@@ -35,6 +44,7 @@ pub(crate) fn round(x: f32) -> u16 {
 }
 
 /// Tiles that `values` of an inner dimension take.
+#[inline(always)]
 pub(crate) fn depth_tiles(values: usize) -> usize {
     values.div_ceil(TILE_DEPTH)
 }
@@ -128,12 +138,71 @@ vectorised! {
 }
 
 vectorised! {
-    /// Packs 32 columns of a left factor, `[rows, 32]`, as the tiles at place `at` of `depth`. Its rows are whole
-    /// tiles.
-    pub(crate) fn pack_columns(values: &'a [f32], at: usize, depth: usize, tiles: &'a mut [Tile]) {
-        for (rows, tiles) in values.chunks_exact(TILE_ROWS * TILE_DEPTH).zip(tiles.chunks_exact_mut(depth)) {
-            for (values, row) in rows.chunks_exact(TILE_DEPTH).zip(&mut tiles[at].0) {
-                round_row(values, row);
+    /// Rounds rows of 32 values.
+    pub(crate) fn round_rows(values: &'a [f32], rows: &'a mut [[u16; TILE_DEPTH]]) {
+        for (values, row) in values.chunks_exact(TILE_DEPTH).zip(rows) {
+            round_row(values, row);
+        }
+    }
+}
+
+vectorised! {
+    /// Replaces tiles of a left factor by those of its transpose as a weight: pairs of a row become pairs of a column.
+    pub(crate) fn transpose_pairs(tiles: &'a mut [Tile]) {
+        for tile in tiles {
+            let mut pairs = [[0u32; TILE_ROWS]; TILE_ROWS];
+            for (pairs, row) in pairs.iter_mut().zip(&tile.0) {
+                for (n, pair) in pairs.iter_mut().enumerate() {
+                    *pair = u32::from(row[2 * n]) | u32::from(row[2 * n + 1]) << 16;
+                }
+            }
+            swap_quarters::<8>(&mut pairs);
+            swap_quarters::<4>(&mut pairs);
+            swap_quarters::<2>(&mut pairs);
+            swap_quarters::<1>(&mut pairs);
+            for (pairs, row) in pairs.iter().zip(&mut tile.0) {
+                for (n, pair) in pairs.iter().enumerate() {
+                    row[2 * n] = *pair as u16;
+                    row[2 * n + 1] = (*pair >> 16) as u16;
+                }
+            }
+        }
+    }
+}
+
+/// Swaps the upper right and the lower left quarter of each square of twice `SIDE` rows and columns.
+#[inline(always)]
+fn swap_quarters<const SIDE: usize>(rows: &mut [[u32; TILE_ROWS]; TILE_ROWS]) {
+    for row in (0..TILE_ROWS).filter(|row| row & SIDE == 0) {
+        let (upper, lower) = (rows[row], rows[row + SIDE]);
+        rows[row] = std::array::from_fn(|n| if n & SIDE == 0 { upper[n] } else { lower[n - SIDE] });
+        rows[row + SIDE] = std::array::from_fn(|n| if n & SIDE == 0 { upper[n + SIDE] } else { lower[n] });
+    }
+}
+
+vectorised! {
+    /// Packs a weight of `count` rows from its rows in the tiles of a left factor. Zeros fill up the last rows.
+    pub(crate) fn pair_rows(rows: &'a [Tile], count: usize, tiles: &'a mut [Tile]) {
+        let depth = depth_tiles(count);
+        let width = tiles.len() / depth / 2;
+        for (pair, first) in (0..depth * TILE_DEPTH).step_by(2).enumerate() {
+            for at in 0..width {
+                let row = |row: usize| match row < count {
+                    true => rows[row / TILE_ROWS * width + at].0[row % TILE_ROWS],
+                    false => [0; TILE_DEPTH],
+                };
+                let (first, second) = (row(first), row(first + 1));
+                let mut pairs = [0; TILE_DEPTH];
+                for (n, pair) in pairs.iter_mut().enumerate() {
+                    *pair = u32::from(first[n]) | u32::from(second[n]) << 16;
+                }
+                for (half, pairs) in pairs.chunks_exact(TILE_ROWS).enumerate() {
+                    let slots = &mut tiles[(2 * at + half) * depth + pair / TILE_ROWS].0[pair % TILE_ROWS];
+                    for (slots, pair) in slots.chunks_exact_mut(2).zip(pairs) {
+                        slots[0] = *pair as u16;
+                        slots[1] = (*pair >> 16) as u16;
+                    }
+                }
             }
         }
     }
@@ -198,16 +267,25 @@ mod tests {
                 assert_eq!(tiles[row / 16].0[row % 16][column], expected, "{row}, {column}");
             }
         }
-        let wide: Vec<f32> = (0..32 * 32).map(|at| at as f32 / 8.0).collect();
-        let mut tiles = vec![Tile::ZERO; 6];
-        pack_columns(&wide, 1, 3, &mut tiles);
-        for (at, tile) in tiles.iter().enumerate() {
-            for (row, values) in tile.0.iter().enumerate() {
-                for (column, value) in values.iter().enumerate() {
-                    let expected = if at % 3 == 1 { round(wide[(at / 3 * 16 + row) * 32 + column]) } else { 0 };
-                    assert_eq!(*value, expected, "{at}, {row}, {column}");
-                }
-            }
+    }
+
+    /// What attention makes of rows of keys and values, against the same from numbers in `f32`.
+    #[test]
+    fn rows_become_weights() {
+        for (rows, columns) in [(32, 32), (33, 64), (70, 32), (15, 96)] {
+            let values: Vec<f32> = (0..rows * columns).map(|at| (at * 37 % 1009) as f32 / 64.0).collect();
+            let matrix = Matrix::new(&values, columns);
+            let mut packed = vec![Tile::ZERO; width_tiles(rows) * depth_tiles(columns)];
+            pack_rows(matrix, &mut packed);
+            let mut expected = vec![Tile::ZERO; width_tiles(columns) * depth_tiles(rows)];
+            let mut found = vec![Tile([[7; 32]; 16]); expected.len()];
+            pack_weight(matrix, &mut expected);
+            pair_rows(&packed, rows, &mut found);
+            assert!(found.iter().zip(&expected).all(|(tile, other)| tile.0 == other.0), "{rows} x {columns}");
+            let mut expected = vec![Tile::ZERO; packed.len()];
+            pack_transposed(matrix, &mut expected);
+            transpose_pairs(&mut packed);
+            assert!(packed.iter().zip(&expected).all(|(tile, other)| tile.0 == other.0), "{rows} x {columns}");
         }
     }
 }

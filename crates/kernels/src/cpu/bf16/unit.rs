@@ -7,8 +7,7 @@ use crate::cpu::bf16::amx::{Permitted, TileRegisters};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::bf16::avx512::Supported;
 use crate::cpu::bf16::portable;
-use crate::cpu::bf16::tiles::{BLOCK, Tile};
-use crate::cpu::uninit::Uninit;
+use crate::cpu::bf16::tiles::{BLOCK, Sums, TILE_DEPTH, TILE_ROWS, Tile, round_rows};
 
 /// A set of instructions for products in bf16. A value says that the processor has them.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +24,7 @@ pub(crate) enum Unit {
 /// A [`Unit`] that is ready to multiply on this thread. A thread has one at a time.
 pub(crate) enum Ready {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    Amx(TileRegisters),
+    Amx(TileRegisters, Option<Supported>),
     #[cfg(target_arch = "x86_64")]
     Avx512(Supported),
     Portable,
@@ -77,7 +76,7 @@ impl Unit {
     pub fn on_this_thread(self) -> Ready {
         match self {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Amx(permitted) => Ready::Amx(TileRegisters::shape(permitted)),
+            Self::Amx(permitted) => Ready::Amx(TileRegisters::shape(permitted), Supported::ask()),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(supported) => Ready::Avx512(supported),
             Self::Portable => Ready::Portable,
@@ -86,20 +85,68 @@ impl Unit {
 }
 
 impl Ready {
-    /// `a b + bias`, written to the 32 rows of `out`, `stride` values apart. `a`: 16 rows each. `b`: 16 columns each,
-    /// of a packed weight. All have the same number of tiles. Every value of these rows and columns is written, and no
-    /// other; none depends on another row.
+    /// Replaces `sums` by `a b + bias`, or without a bias adds `a b`. `a`: 16 rows each. `b`: 16 columns each, of a
+    /// packed weight. All have the same number of tiles. No sum depends on another row. Two products in turn have the
+    /// bits of one over the depth of both.
     ///
     /// # Panics
     ///
     /// If a size does not fit.
-    pub fn multiply(&self, a: [&[Tile]; 2], b: [&[Tile]; 2], bias: &[f32; BLOCK], out: &mut Uninit, stride: usize) {
+    pub fn sums(&self, a: [&[Tile]; 2], b: [&[Tile]; 2], bias: Option<&[f32; BLOCK]>, sums: &mut Sums) {
         match *self {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Amx(ref registers) => registers.multiply(a, b, bias, out, stride),
+            Self::Amx(ref registers, _) => registers.sums(a, b, bias, sums),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(supported) => supported.multiply(a, b, bias, out, stride),
-            Self::Portable => portable::multiply(a, b, bias, out, stride),
+            Self::Avx512(supported) => supported.sums(a, b, bias, sums),
+            Self::Portable => portable::sums(a, b, bias, sums),
         }
+    }
+
+    /// Packs rows of 32 values, from row `first` of a left factor on, as its columns of tile `at` of `depth`. A number
+    /// below the normal ones may become 0, which it is to the products of both instruction sets.
+    pub fn round(&self, values: &[f32], first: usize, [at, depth]: [usize; 2], tiles: &mut [Tile]) {
+        let mut rest = values;
+        let mut row = first;
+        while !rest.is_empty() {
+            let tile = &mut tiles[row / TILE_ROWS * depth + at];
+            let count = (TILE_ROWS - row % TILE_ROWS).min(rest.len() / TILE_DEPTH);
+            let (now, later) = rest.split_at(count * TILE_DEPTH);
+            let rows = &mut tile.0[row % TILE_ROWS..][..count];
+            match self.rounding() {
+                #[cfg(target_arch = "x86_64")]
+                Some(supported) => supported.round(now, rows.iter_mut()),
+                _ => round_rows(now, rows),
+            }
+            (rest, row) = (later, row + count);
+        }
+    }
+
+    /// Packs a row of a left factor, of `depth` times 32 values.
+    pub fn round_row(&self, values: &[f32], row: usize, depth: usize, tiles: &mut [Tile]) {
+        assert_eq!(values.len(), depth * TILE_DEPTH, "values of a row of tiles");
+        let tiles = &mut tiles[row / TILE_ROWS * depth..][..depth];
+        let mut rows = tiles.iter_mut().map(|tile| &mut tile.0[row % TILE_ROWS]);
+        match self.rounding() {
+            #[cfg(target_arch = "x86_64")]
+            Some(supported) => supported.round(values, rows),
+            _ => values.chunks_exact(TILE_DEPTH).zip(&mut rows).for_each(|(values, row)| {
+                round_rows(values, std::slice::from_mut(row));
+            }),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn rounding(&self) -> Option<Supported> {
+        match *self {
+            #[cfg(target_os = "linux")]
+            Self::Amx(_, supported) => supported,
+            Self::Avx512(supported) => Some(supported),
+            Self::Portable => None,
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn rounding(&self) -> Option<std::convert::Infallible> {
+        None
     }
 }

@@ -1,11 +1,10 @@
-//! A block of sums over rows by AMX: as [`TileRegisters::multiply`], with factors that are cut into chunks of rows.
+//! A block of sums over rows by AMX: as [`TileRegisters::sums`], with factors that are cut into chunks of rows.
 
 use std::arch::asm;
 
 use crate::cpu::bf16::amx::TileRegisters;
 use crate::cpu::bf16::row_sums::panels::{PANEL_DEPTH, Panel};
-use crate::cpu::bf16::row_sums::sums::Sums;
-use crate::cpu::bf16::tiles::{BLOCK, TILE_ROWS, Tile};
+use crate::cpu::bf16::tiles::{BLOCK, Sums, TILE_ROWS, Tile};
 
 // The offsets below.
 const _: () = assert!(PANEL_DEPTH == 4 && size_of::<Tile>() == 1024 && BLOCK == 2 * TILE_ROWS && TILE_ROWS == 16);
@@ -15,7 +14,7 @@ impl TileRegisters {
     #[expect(unsafe_code, reason = "instructions that the compiler does not know")]
     pub fn sum_panels(&self, pairs: &[[&Panel; 2]], sums: &mut Sums) {
         if pairs.is_empty() {
-            sums.fill(0.0);
+            *sums = Sums::ZERO;
             return;
         }
         // SAFETY: `self` says that the registers have their shapes. The loop runs once for each pair, whose two
@@ -74,7 +73,7 @@ impl TileRegisters {
                 pairs = inout(reg) pairs.as_ptr() => _,
                 count = inout(reg) pairs.len() => _,
                 row = in(reg) 64usize,
-                sums = in(reg) sums.as_mut_ptr(),
+                sums = in(reg) sums.0.as_mut_ptr(),
                 stride = in(reg) BLOCK * size_of::<f32>(),
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,

@@ -1,10 +1,9 @@
 //! Sums over rows, from blocks of 32 columns of both factors.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::cpu::bf16::row_sums::panels::{PANEL_DEPTH, Panel};
-use crate::cpu::bf16::tiles::{BLOCK, Tile};
+use crate::cpu::bf16::tiles::{BLOCK, Sums, Tile};
 use crate::cpu::bf16::unit::{Ready, Unit};
 use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
 use crate::cpu::simd::vectorised;
@@ -17,9 +16,6 @@ const DEPTH_CHUNKS: usize = 512 / CHUNK_ROWS;
 /// Columns of the left factor per task: a panel of the right factor is used for two of the left one while it is in a
 /// core's nearest cache, and common widths still give tasks to several cores.
 const TASK_COLUMNS: usize = 2 * BLOCK;
-
-/// A block of sums, row by row.
-pub(crate) type Sums = [f32; BLOCK * BLOCK];
 
 /// Columns of a factor.
 #[derive(Clone, Copy)]
@@ -88,7 +84,7 @@ fn of_chunks(
     mut take: impl FnMut(usize, &[f32]),
 ) {
     let last = left.cols.min(first + TASK_COLUMNS);
-    let mut sums = [0.0; BLOCK * BLOCK];
+    let mut sums = Sums::ZERO;
     for column in (0..right.cols).step_by(BLOCK) {
         let width = BLOCK.min(right.cols - column);
         for row in (first..last).step_by(BLOCK) {
@@ -96,7 +92,7 @@ fn of_chunks(
             let mut pairs = [[&EMPTY; 2]; DEPTH_CHUNKS];
             pairs.iter_mut().zip(chunks.clone()).for_each(|(pair, chunk)| *pair = panels(chunk));
             sum_panels(ready, &pairs[..chunks.len()], &mut sums);
-            for (at, sums) in sums.chunks_exact(BLOCK).enumerate().take(last - row) {
+            for (at, sums) in sums.0.chunks_exact(BLOCK).enumerate().take(last - row) {
                 take((row - first + at) * right.cols + column, &sums[..width]);
             }
         }
@@ -112,19 +108,15 @@ vectorised! {
 }
 
 /// The sums of the products of the columns of both panels of each pair, over all pairs; 0 without any.
-#[expect(unsafe_code, reason = "the products write every value of their output")]
 fn sum_panels(ready: &Ready, pairs: &[[&Panel; 2]], sums: &mut Sums) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if let Ready::Amx(registers) = ready {
+    if let Ready::Amx(registers, _) = ready {
         registers.sum_panels(pairs, sums);
         return;
     }
-    sums.fill(0.0);
+    *sums = Sums::ZERO;
     for [left, right] in pairs {
         let (left, right) = (left.split_at(PANEL_DEPTH), right.split_at(PANEL_DEPTH));
-        let mut block = [MaybeUninit::uninit(); BLOCK * BLOCK];
-        ready.multiply([left.0, left.1], [right.0, right.1], &[0.0; BLOCK], &mut block, BLOCK);
-        // SAFETY: the product has written all 32 values of its 32 rows.
-        add(sums, unsafe { block.assume_init_ref() });
+        ready.sums([left.0, left.1], [right.0, right.1], None, sums);
     }
 }
