@@ -287,7 +287,7 @@ fn columns_tile<S: Simd, const V: usize, const N: usize>(
 /// What the tile from `row` on reads ahead: a cache line for each of its products, first all of one panel, then the
 /// other.
 #[inline(always)]
-fn next_line<'a>(next: [&'a [f32]; 2], row: usize, depth: usize) -> &'a [f32] {
+fn next_line(next: [&[f32]; 2], row: usize, depth: usize) -> &[f32] {
     const TILES: usize = PANEL / LINE;
     let tile = row / TILE_ROWS;
     let panel = next.get(tile / TILES).copied().unwrap_or_default();
