@@ -9,9 +9,12 @@ use dualenc_model::{
 use crate::composition::{IMAGE_TOWERS, TEXT_TOWERS, on_single_thread, pixels};
 use crate::support::{device, goldens};
 
-/// The largest error of features, in the L2 norm relative to that of all features of a batch. At most 3.4e-2 was
-/// measured (EmbeddingGemma), and 1e-2 of image towers.
-const TOLERANCE: f64 = 6e-2;
+/// The largest error of features of texts, in the L2 norm relative to that of all features of a batch. At most 3.4e-2
+/// was measured (EmbeddingGemma).
+const TEXT_TOLERANCE: f64 = 6e-2;
+
+/// The same for images.
+const IMAGE_TOLERANCE: f64 = 1e-2;
 
 /// Whether this processor has what packed layers need; says so if it has not.
 #[expect(clippy::print_stderr, reason = "says what is not tested")]
@@ -34,11 +37,11 @@ fn text_features(tower: &TextTower, ids: &[Vec<u32>]) -> Vec<f32> {
     parameters::host(tower.forward(&tokens, &Dropout::off()).unwrap().pooled).unwrap().values
 }
 
-fn assert_close(name: &str, found: &[f32], expected: &[f32]) {
+fn assert_close(name: &str, found: &[f32], expected: &[f32], tolerance: f64) {
     let size = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let difference = size(&mut found.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
     let error = difference / size(&mut expected.iter().copied().map(f64::from));
-    assert!(error > 1e-5 && error < TOLERANCE, "{name}: {error:e}");
+    assert!(error > 1e-5 && error < tolerance, "{name}: {error:e}");
 }
 
 #[test]
@@ -57,7 +60,7 @@ fn packed_image_towers_are_close_in_any_batch() {
         assert_eq!((packed.width(), packed.form()), (width, form), "{name}");
         let whole = on_single_thread(|| image_features(&packed, &all, side));
         if has_linears {
-            assert_close(name, &whole, &expected);
+            assert_close(name, &whole, &expected, IMAGE_TOLERANCE);
         } else {
             assert!(name.starts_with("resnet") && whole == expected, "{name}");
         }
@@ -87,7 +90,7 @@ fn packed_text_towers_are_close_in_any_batch() {
             let all: Vec<Vec<u32>> =
                 (0..21).map(|caption| (0..len as u32).map(|place| token(caption, place)).collect()).collect();
             let whole = on_single_thread(|| text_features(&packed, &all));
-            assert_close(&format!("{name}, {len} tokens"), &whole, &text_features(&tower, &all));
+            assert_close(&format!("{name}, {len} tokens"), &whole, &text_features(&tower, &all), TEXT_TOLERANCE);
             assert!(text_features(&packed, &all) == whole, "{name}: threads");
             for size in [1, 2, 8] {
                 let chunks = all.chunks(size);
