@@ -136,6 +136,8 @@ fn bf16_training_resumes_to_the_bit() {
     ] {
         train(&format!("{name}-f32"), sets);
         let before = files();
+        // Without a locked tower, nothing is cached.
+        assert_eq!(before > 0, sets[0] != "model.lock=UU", "{name}: {before} files");
         let sets = [sets, &["run.precision=bf16"]].concat();
         let (whole, cut) = (format!("{name}-whole"), format!("{name}-cut"));
         train(&whole, &sets);

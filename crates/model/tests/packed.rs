@@ -1,5 +1,6 @@
 //! Towers with packed linear layers: close to those in f32, and independent of the batch.
 
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
 use dualenc_model::{
     Dropout, ImageTower, TextTower, TokenSequences, TowerLock, TowerOptions, image_tower_from, parameters,
@@ -99,5 +100,45 @@ fn packed_text_towers_are_close_in_any_batch() {
                 assert!(parts == whole, "{name}: {size} captions of {len} tokens");
             }
         }
+    }
+}
+
+/// Adds different numbers to all parameters, so that no two norms or scales are equal.
+struct Differ(usize);
+
+impl ModuleMapper for Differ {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, value, _) = param.consume();
+        let numbers: Vec<f32> = (0..value.shape().num_elements()).map(|n| 0.1 * ((n + self.0) as f32).sin()).collect();
+        self.0 += numbers.len();
+        Param::initialized(
+            id,
+            value.clone() + Tensor::from_data(TensorData::new(numbers, value.dims()), &value.device()),
+        )
+    }
+}
+
+/// Towers wide enough for whole blocks in one kernel. With more threads than images, the operations run one by one.
+#[test]
+fn packed_blocks_have_the_bits_of_their_operations() {
+    if !can_pack() {
+        return;
+    }
+    let sizes = r#""hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
+                   "mlp_ratio": 2, "image_size": 32, "patch_size": 4, "num_channels": 3, "hidden_act": "gelu",
+                   "layer_norm_eps": 1e-6, "qkv_bias": true"#;
+    for family in [r#""model_type": "vit""#, r#""model_type": "dinov2", "layerscale_value": 1.0"#] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), format!("{{{family}, {sizes}}}")).unwrap();
+        let (tower, _) = image_tower_from(dir.path(), TowerLock::Scratch, TowerOptions::default(), &device()).unwrap();
+        let tower = tower.map(&mut Differ(0));
+        let (count, side) = (5, 32);
+        let all = pixels(count, side);
+        let expected = image_features(&tower, &all, side);
+        let packed = tower.packed();
+        let whole = on_single_thread(|| image_features(&packed, &all, side));
+        assert_close(family, &whole, &expected, IMAGE_TOLERANCE);
+        let many = rayon::ThreadPoolBuilder::new().num_threads(count + 1).build().unwrap();
+        assert!(many.install(|| image_features(&packed, &all, side)) == whole, "{family}");
     }
 }

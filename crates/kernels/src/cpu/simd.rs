@@ -122,7 +122,7 @@ pub(crate) fn sum(count: usize, value: impl Fn(usize) -> f32) -> f32 {
     sum
 }
 
-/// The same of `value(n, i)` for each `n`, at a time, so that the processor need not wait for the last addition.
+/// The same of `value(n, i)` for each `n` at once, so that the processor need not wait for the last addition.
 #[inline(always)]
 pub(crate) fn sums<const N: usize>(count: usize, value: impl Fn(usize, usize) -> f32) -> [f32; N] {
     let mut lanes = [[0.0; LANES]; N];

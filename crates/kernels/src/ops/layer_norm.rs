@@ -98,7 +98,7 @@ pub(crate) mod fused {
         Some(custom_op(inputs, forward, backward))
     }
 
-    /// Rows that are normalised at a time: sums of one row wait for each other.
+    /// Rows that are normalised at once: sums of one row wait for each other.
     const ROWS: usize = 4;
 
     vectorised! {
@@ -140,7 +140,7 @@ pub(crate) mod fused {
         inverse
     }
 
-    /// The same for rows of the same length at a time, with the same bits.
+    /// The same for rows of the same length at once, with the same bits.
     #[inline(always)]
     fn normalise<const N: usize>(rows: [&mut [f32]; N], epsilon: f32) -> [f32; N] {
         let width = rows[0].len();

@@ -83,16 +83,20 @@ mod fused {
         }
     }
 
-    /// Weight and bias, and the scale of the branch.
-    struct Held(Values, Option<Values>, Option<Values>);
+    /// The values of a norm and of the scale of its branch.
+    struct Held {
+        weight: Values,
+        bias: Option<Values>,
+        scale: Option<Values>,
+    }
 
     impl Held {
         fn new(norm: &PackedNorm, scale: Option<&Tensor<1>>) -> Self {
-            Self(values(&norm.weight), norm.bias.as_ref().map(values), scale.map(values))
+            Self { weight: values(&norm.weight), bias: norm.bias.as_ref().map(values), scale: scale.map(values) }
         }
 
         fn scaled(&self, norm: &PackedNorm) -> Scaled<'_> {
-            let Self(weight, bias, scale) = self;
+            let Self { weight, bias, scale } = self;
             let bias = bias.as_ref().map(Values::get);
             let norm = Norm { weight: weight.get(), bias, epsilon: norm.epsilon as f32 };
             Scaled { norm, scale: scale.as_ref().map(Values::get) }

@@ -184,3 +184,102 @@ vectorised! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::bf16::attention::attend;
+    use crate::cpu::bf16::layer::{affine, mlp};
+    use crate::cpu::bf16::unit::Unit;
+    use crate::cpu::gemm::Matrix;
+    use crate::cpu::uninit::par_rows;
+    use crate::tests::numbers;
+
+    fn linear(layers: &[&Layer], x: &[f32]) -> Vec<f32> {
+        let cols = layers.iter().map(|layer| layer.output).sum();
+        let x = Matrix::new(x, layers[0].input);
+        par_rows(x.num_rows(), cols, |first, out| affine(layers, x.rows(first, out.len() / cols), out))
+    }
+
+    fn add(x: &mut [f32], branch: &[f32], scale: Option<&[f32]>) {
+        for (n, (x, branch)) in x.iter_mut().zip(branch).enumerate() {
+            *x = scale.map_or(*x + branch, |scale| branch.mul_add(scale[n % scale.len()], *x));
+        }
+    }
+
+    fn normed(x: &[f32], norm: &Norm<'_>) -> Vec<f32> {
+        let mut x = x.to_vec();
+        normalise_rows(&mut x, norm.weight, norm.bias, norm.epsilon);
+        x
+    }
+
+    /// The operations one by one.
+    fn one_by_one(block: &BlockRows<'_>, x: &[f32], lengths: &[usize]) -> Vec<f32> {
+        let (mut x, width, inner) = (x.to_vec(), block.output.output, block.output.input);
+        let dim = inner / block.heads;
+        let softmax = Softmax { scale: (dim as f32).sqrt().recip(), causal: block.causal };
+        let qkv = linear(&block.projections, &normed(&x, &block.attention.norm));
+        let (mut attended, mut first) = (vec![0.0; x.len() / width * inner], 0);
+        for &count in lengths {
+            let rows = Matrix::new(&qkv, 3 * inner).rows(first, count);
+            for head in 0..block.heads {
+                let factors = [0, 1, 2].map(|part| rows.cols(part * inner + head * dim, dim));
+                let out = &mut attended[first * inner + head * dim..(first + count) * inner];
+                attend(&block.output.unit.on_this_thread(), factors, softmax, (out, inner));
+            }
+            first += count;
+        }
+        add(&mut x, &linear(&[block.output], &attended), block.attention.scale);
+        let normed = normed(&x, &block.mlp.norm);
+        let normed = Matrix::new(&normed, width);
+        let branch = par_rows(normed.num_rows(), width, |first, out| {
+            let rows = normed.rows(first, out.len() / width);
+            mlp(block.up, |x| block.activation.replace(x), block.down, rows, out)
+        });
+        add(&mut x, &branch, block.mlp.scale);
+        x
+    }
+
+    fn scaled([weight, bias, scale]: &[Vec<f32>; 3]) -> Scaled<'_> {
+        Scaled { norm: Norm { weight, bias: Some(bias), epsilon: 1e-5 }, scale: Some(scale) }
+    }
+
+    /// Bit for bit, also where an earlier task left numbers in memory that are not finite.
+    #[test]
+    fn a_block_is_its_operations_on_every_unit() {
+        let (width, heads, hidden) = (64, 2, 96);
+        let lengths = [33, 40, 70, 32];
+        let rows = lengths.iter().sum::<usize>();
+        let [attention, mlp] = [1, 2].map(|seed| [0, 1, 2].map(|n| numbers(10 * seed + n, width)));
+        for unit in Unit::all_tested() {
+            let layer = |seed, [input, output]: [usize; 2]| {
+                let weight: Vec<f32> = numbers(seed, input * output).into_iter().map(|x| 0.2 * x).collect();
+                Layer::new(unit, &weight, Some(&numbers(seed + 1, output)), [input, output])
+            };
+            let projections = [3, 5, 7].map(|seed| layer(seed, [width, width]));
+            let output = layer(9, [width, width]);
+            let (up, down) = (layer(11, [width, hidden]), layer(13, [hidden, width]));
+            for (activation, causal) in [(Activation::Gelu, false), (Activation::QuickGelu, true)] {
+                let block = BlockRows {
+                    attention: scaled(&attention),
+                    projections: projections.each_ref(),
+                    output: &output,
+                    mlp: scaled(&mlp),
+                    up: &up,
+                    activation,
+                    down: &down,
+                    heads,
+                    causal,
+                };
+                assert!(block.takes(width));
+                let x = numbers(20, rows * width);
+                let expected = one_by_one(&block, &x, &lengths);
+                let mut found = x;
+                block.forward(&mut vec![f32::NAN; 2 * rows * width], &[rows, rows]);
+                block.forward(&mut found, &lengths);
+                assert!(found.iter().all(|value| value.is_finite()), "{unit:?}, {activation:?}");
+                assert!(found == expected, "{unit:?}, {activation:?}");
+            }
+        }
+    }
+}

@@ -105,6 +105,7 @@ impl Ready {
     /// Packs rows of 32 values, from row `first` of a left factor on, as its columns of tile `at` of `depth`. A number
     /// below the normal ones may become 0, which it is to the products of both instruction sets.
     pub fn round(&self, values: &[f32], first: usize, [at, depth]: [usize; 2], tiles: &mut [Tile]) {
+        assert!(values.len().is_multiple_of(TILE_DEPTH), "values of rows of a tile");
         let mut rest = values;
         let mut row = first;
         while !rest.is_empty() {
