@@ -62,7 +62,7 @@ pub(super) fn horizontal(unit: impl Products, source: &[u8], width: usize, kerne
     for (rows, out_rows) in source.chunks(stride * STRIP_ROWS).zip(out.chunks_mut(out_stride * STRIP_ROWS)) {
         to_columns(&mut columns, rows.chunks_exact(stride).map(|row| &row[begin..end]));
         for (pairs, columns) in strip.iter_mut().zip(columns.as_chunks().0) {
-            *pairs = pairs_of(columns);
+            pair_up(pairs, columns);
         }
         let outputs = first.iter().zip(weights.chunks_exact(*pairs));
         for ((&first, weights), pixels) in outputs.zip(filtered.as_chunks_mut::<CHANNELS>().0) {
@@ -78,15 +78,16 @@ pub(super) fn horizontal(unit: impl Products, source: &[u8], width: usize, kerne
     out
 }
 
-/// Two pixels of each row as pairs.
+/// Writes two pixels of each row as pairs.
 #[inline(always)]
-fn pairs_of(columns: &[[u8; STRIP_ROWS]; 2 * CHANNELS]) -> [Pair; CHANNELS] {
-    let mut pairs = [[0; STRIP_ROWS]; CHANNELS];
-    for channel in 0..CHANNELS {
+fn pair_up(pairs: &mut [Pair; CHANNELS], columns: &[[u8; STRIP_ROWS]; 2 * CHANNELS]) {
+    for (channel, pair) in pairs.iter_mut().enumerate() {
         let (first, second) = (columns[channel], columns[channel + CHANNELS]);
+        // In a vector register: the compiler uses none where it cannot rule out that memory overlaps.
+        let mut words = [0; STRIP_ROWS];
         for row in 0..STRIP_ROWS {
-            pairs[channel][row] = u32::from(first[row]) | u32::from(second[row]) << 16;
+            words[row] = u32::from(first[row]) | u32::from(second[row]) << 16;
         }
+        *pair = words;
     }
-    pairs
 }

@@ -31,11 +31,10 @@ pub(super) fn to_columns<'a>(columns: &mut [[u8; STRIP_ROWS]], rows: impl Iterat
             let mut squares: Squares = [[0; SQUARES]; SIDE];
             for (words, row) in squares.iter_mut().zip(rows) {
                 let rest = row.get(tile * TILE..).unwrap_or_default();
-                let mut bytes = [0; TILE];
-                match rest.first_chunk() {
-                    Some(whole) => bytes = *whole,
-                    None => bytes[..rest.len()].copy_from_slice(rest),
-                }
+                let bytes: [u8; TILE] = match rest.first_chunk() {
+                    Some(whole) => *whole,
+                    None => padded(rest),
+                };
                 for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
                     *word = u64::from_le_bytes(*bytes);
                 }
@@ -48,6 +47,16 @@ pub(super) fn to_columns<'a>(columns: &mut [[u8; STRIP_ROWS]], rows: impl Iterat
             }
         }
     }
+}
+
+/// The end of a row, which is shorter than a tile, with zeros after it. Not inlined, as the compiler would make one copy
+/// of variable length from this and that of a whole tile.
+#[cold]
+#[inline(never)]
+fn padded(rest: &[u8]) -> [u8; TILE] {
+    let mut bytes = [0; TILE];
+    bytes[..rest.len()].copy_from_slice(rest);
+    bytes
 }
 
 /// Writes columns into rows, up to the length of each row.
