@@ -52,8 +52,8 @@ impl Drop for Held {
 /// inverted CMYK, as in Pillow.
 ///
 /// Threads that decode images of more than 64 MiB wait for each other, so that these together take at most 1 GiB of
-/// memory or, if that is more, 128 MiB per CPU core. Others, such as those of up to 22 megapixels, never wait. Buffers of up to
-/// 16 MiB, one per CPU core, are kept for the next images.
+/// memory or, if that is more, 128 MiB per CPU core. Others, such as those of up to 22 megapixels, never wait. Inside
+/// this crate, buffers of up to 16 MiB, one per CPU core, are kept for the next images.
 ///
 /// # Errors
 /// [`ImageError::Empty`] without bytes, [`ImageError::UnknownFormat`] for another format, [`ImageError::TooLarge`]

@@ -1,9 +1,9 @@
 //! Products of weights and bytes on each vector unit.
 //!
-//! A weight has more than 16 bits, and products of 32 bits are slow on x86: AVX-512 takes two instructions for each, and
-//! AVX2 as well. Its instruction `pmaddwd` multiplies 16 bits at full speed and adds two products. So a weight is
-//! multiplied in two halves, for two neighbouring columns at a time. Sums of 32 bits that wrap around are the same in
-//! any order, so the result is that of whole products.
+//! A weight has more than 16 bits, and on x86 products of 32 bits are slow: each takes two micro-operations. `pmaddwd`
+//! multiplies 16 bits in one and adds two products. So a weight is multiplied in two halves, for two neighbouring
+//! columns at a time. Sums of 32 bits that wrap around are the same in any order, so the result is that of whole
+//! products.
 
 use crate::images::resize_pillow::CHANNELS;
 use crate::images::resize_pillow::kernels::HALF;

@@ -49,8 +49,9 @@ pub(super) fn to_columns<'a>(columns: &mut [[u8; STRIP_ROWS]], rows: impl Iterat
     }
 }
 
-/// The end of a row, which is shorter than a tile, with zeros after it. Not inlined, as the compiler would make one copy
-/// of variable length from this and that of a whole tile.
+/// The end of a row, which is shorter than a tile, with zeros after it.
+///
+/// Not inlined, as the compiler would make one copy of variable length from this and that of a whole tile.
 #[cold]
 #[inline(never)]
 fn padded(rest: &[u8]) -> [u8; TILE] {
