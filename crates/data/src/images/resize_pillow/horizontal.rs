@@ -1,9 +1,8 @@
 //! The horizontal pass. It works on strips of rows that are turned into columns, so that one weight is multiplied with
 //! the bytes of all rows.
 
-use crate::images::resize_pillow::CHANNELS;
 use crate::images::resize_pillow::kernels::{Kernels, level};
-use crate::images::resize_pillow::products::{Pair, PairWeights, Products, STRIP_ROWS};
+use crate::images::resize_pillow::products::{CHANNELS, Pair, PairWeights, Products, STRIP_ROWS};
 use crate::images::resize_pillow::transpose::{TILE, to_columns, to_rows};
 
 /// The weights of the horizontal axis, for pairs of columns.

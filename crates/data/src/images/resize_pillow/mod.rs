@@ -23,11 +23,8 @@ use pulp::{Arch, Simd, WithSimd};
 use crate::images::filter::Filter;
 use crate::images::resize_pillow::horizontal::{PairKernels, horizontal};
 use crate::images::resize_pillow::kernels::{HALF, Kernels, level};
-use crate::images::resize_pillow::products::{Portable, Products};
+use crate::images::resize_pillow::products::{CHANNELS, Portable, Products};
 use crate::images::rgb_image::RgbImage;
-
-/// Bytes of an RGB pixel.
-const CHANNELS: usize = 3;
 
 /// Bytes summed at a time: the number of 32-bit sums in a vector of 512 bits.
 const LANES: usize = 16;

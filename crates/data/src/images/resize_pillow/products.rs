@@ -5,8 +5,10 @@
 //! columns at a time. Sums of 32 bits that wrap around are the same in any order, so the result is that of whole
 //! products.
 
-use crate::images::resize_pillow::CHANNELS;
 use crate::images::resize_pillow::kernels::HALF;
+
+/// Bytes of an RGB pixel.
+pub(super) const CHANNELS: usize = 3;
 
 /// Rows of a strip: the number of 32-bit sums in a vector of 512 bits.
 pub(super) const STRIP_ROWS: usize = 16;
