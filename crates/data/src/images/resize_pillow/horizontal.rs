@@ -61,7 +61,7 @@ pub(super) fn horizontal(unit: impl Products, source: &[u8], width: usize, kerne
     for (rows, out_rows) in source.chunks(stride * STRIP_ROWS).zip(out.chunks_mut(out_stride * STRIP_ROWS)) {
         to_columns(&mut columns, rows.chunks_exact(stride).map(|row| &row[begin..end]));
         for (pairs, columns) in strip.iter_mut().zip(columns.as_chunks().0) {
-            pair_up(pairs, columns);
+            *pairs = pairs_of(columns);
         }
         let outputs = first.iter().zip(weights.chunks_exact(*pairs));
         for ((&first, weights), pixels) in outputs.zip(filtered.as_chunks_mut::<CHANNELS>().0) {
@@ -77,16 +77,15 @@ pub(super) fn horizontal(unit: impl Products, source: &[u8], width: usize, kerne
     out
 }
 
-/// Writes two pixels of each row as pairs.
+/// Two pixels of each row as pairs.
 #[inline(always)]
-fn pair_up(pairs: &mut [Pair; CHANNELS], columns: &[[u8; STRIP_ROWS]; 2 * CHANNELS]) {
-    for (channel, pair) in pairs.iter_mut().enumerate() {
+fn pairs_of(columns: &[[u8; STRIP_ROWS]; 2 * CHANNELS]) -> [Pair; CHANNELS] {
+    let mut pairs = [[0; STRIP_ROWS]; CHANNELS];
+    for channel in 0..CHANNELS {
         let (first, second) = (columns[channel], columns[channel + CHANNELS]);
-        // In a vector register: the compiler uses none where it cannot rule out that memory overlaps.
-        let mut words = [0; STRIP_ROWS];
         for row in 0..STRIP_ROWS {
-            words[row] = u32::from(first[row]) | u32::from(second[row]) << 16;
+            pairs[channel][row] = u32::from(first[row]) | u32::from(second[row]) << 16;
         }
-        *pair = words;
     }
+    pairs
 }

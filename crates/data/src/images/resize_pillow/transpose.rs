@@ -31,10 +31,11 @@ pub(super) fn to_columns<'a>(columns: &mut [[u8; STRIP_ROWS]], rows: impl Iterat
             let mut squares: Squares = [[0; SQUARES]; SIDE];
             for (words, row) in squares.iter_mut().zip(rows) {
                 let rest = row.get(tile * TILE..).unwrap_or_default();
-                let bytes: [u8; TILE] = match rest.first_chunk() {
-                    Some(whole) => *whole,
-                    None => padded(rest),
-                };
+                let mut bytes = [0; TILE];
+                match rest.first_chunk() {
+                    Some(whole) => bytes = *whole,
+                    None => bytes[..rest.len()].copy_from_slice(rest),
+                }
                 for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
                     *word = u64::from_le_bytes(*bytes);
                 }
@@ -47,17 +48,6 @@ pub(super) fn to_columns<'a>(columns: &mut [[u8; STRIP_ROWS]], rows: impl Iterat
             }
         }
     }
-}
-
-/// The end of a row, which is shorter than a tile, with zeros after it.
-///
-/// Not inlined, as the compiler would make one copy of variable length from this and that of a whole tile.
-#[cold]
-#[inline(never)]
-fn padded(rest: &[u8]) -> [u8; TILE] {
-    let mut bytes = [0; TILE];
-    bytes[..rest.len()].copy_from_slice(rest);
-    bytes
 }
 
 /// Writes columns into rows, up to the length of each row.
@@ -105,10 +95,12 @@ fn transpose(squares: &mut Squares) {
 fn swap<const APART: usize>(squares: &mut Squares, mask: u64) {
     let bits = 8 * APART;
     for row in (0..SIDE).filter(|row| row & APART == 0) {
-        for square in 0..SQUARES {
-            let (upper, lower) = (squares[row][square], squares[row + APART][square]);
-            squares[row][square] = (upper & mask) | ((lower & mask) << bits);
-            squares[row + APART][square] = ((upper >> bits) & mask) | (lower & !mask);
+        let (mut upper, mut lower) = (squares[row], squares[row + APART]);
+        for (upper, lower) in upper.iter_mut().zip(&mut lower) {
+            let (right, left) = ((*upper >> bits) & mask, (*lower & mask) << bits);
+            *upper = (*upper & mask) | left;
+            *lower = right | (*lower & !mask);
         }
+        (squares[row], squares[row + APART]) = (upper, lower);
     }
 }
