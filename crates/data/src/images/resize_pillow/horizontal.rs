@@ -2,7 +2,7 @@
 //! the bytes of all rows.
 
 use crate::images::resize_pillow::kernels::{Kernels, level};
-use crate::images::resize_pillow::products::{CHANNELS, Pair, PairWeights, Products, STRIP_ROWS};
+use crate::images::resize_pillow::products::{CHANNELS, PairWeights, Products, STRIP_ROWS};
 use crate::images::resize_pillow::transpose::{TILE, to_columns, to_rows};
 
 /// The weights of the horizontal axis, for pairs of columns.
@@ -60,8 +60,10 @@ pub(super) fn horizontal(unit: impl Products, source: &[u8], width: usize, kerne
     let mut filtered = vec![[0u8; STRIP_ROWS]; out_stride.next_multiple_of(TILE)];
     for (rows, out_rows) in source.chunks(stride * STRIP_ROWS).zip(out.chunks_mut(out_stride * STRIP_ROWS)) {
         to_columns(&mut columns, rows.chunks_exact(stride).map(|row| &row[begin..end]));
-        for (pairs, columns) in strip.iter_mut().zip(columns.as_chunks().0) {
-            *pairs = pairs_of(columns);
+        for (pairs, columns) in strip.iter_mut().zip(columns.as_chunks::<{ 2 * CHANNELS }>().0) {
+            for (channel, pair) in pairs.iter_mut().enumerate() {
+                *pair = unit.pair(columns[channel], columns[channel + CHANNELS]);
+            }
         }
         let outputs = first.iter().zip(weights.chunks_exact(*pairs));
         for ((&first, weights), pixels) in outputs.zip(filtered.as_chunks_mut::<CHANNELS>().0) {
@@ -75,17 +77,4 @@ pub(super) fn horizontal(unit: impl Products, source: &[u8], width: usize, kerne
         to_rows(&filtered, out_rows.chunks_exact_mut(out_stride));
     }
     out
-}
-
-/// Two pixels of each row as pairs.
-#[inline(always)]
-fn pairs_of(columns: &[[u8; STRIP_ROWS]; 2 * CHANNELS]) -> [Pair; CHANNELS] {
-    let mut pairs = [[0; STRIP_ROWS]; CHANNELS];
-    for channel in 0..CHANNELS {
-        let (first, second) = (columns[channel], columns[channel + CHANNELS]);
-        for row in 0..STRIP_ROWS {
-            pairs[channel][row] = u32::from(first[row]) | u32::from(second[row]) << 16;
-        }
-    }
-    pairs
 }

@@ -51,6 +51,9 @@ impl PairWeights {
 
 /// A way to compute the sums of an output column.
 pub(super) trait Products: Copy {
+    /// Two columns as a pair.
+    fn pair(self, first: [u8; STRIP_ROWS], second: [u8; STRIP_ROWS]) -> Pair;
+
     /// A half and the products of `pairs` with their `weights`.
     fn sums(self, pairs: &[[Pair; CHANNELS]], weights: &[PairWeights]) -> Sums;
 }
@@ -60,6 +63,11 @@ pub(super) trait Products: Copy {
 pub(super) struct Portable;
 
 impl Products for Portable {
+    #[inline(always)]
+    fn pair(self, first: [u8; STRIP_ROWS], second: [u8; STRIP_ROWS]) -> Pair {
+        std::array::from_fn(|row| u32::from(first[row]) | u32::from(second[row]) << 16)
+    }
+
     #[inline(always)]
     fn sums(self, pairs: &[[Pair; CHANNELS]], weights: &[PairWeights]) -> Sums {
         let mut sums = [[HALF; STRIP_ROWS]; CHANNELS];
@@ -82,6 +90,14 @@ impl Products for Portable {
 
 #[cfg(target_arch = "x86_64")]
 impl Products for pulp::x86::V4 {
+    #[inline(always)]
+    fn pair(self, first: [u8; STRIP_ROWS], second: [u8; STRIP_ROWS]) -> Pair {
+        let unit = self.avx512f;
+        let first = unit._mm512_cvtepu8_epi32(pulp::cast(first));
+        let second = unit._mm512_slli_epi32::<16>(unit._mm512_cvtepu8_epi32(pulp::cast(second)));
+        pulp::cast(unit._mm512_or_si512(first, second))
+    }
+
     #[inline(always)]
     fn sums(self, pairs: &[[Pair; CHANNELS]], weights: &[PairWeights]) -> Sums {
         let unit = self.avx512f;
@@ -106,6 +122,16 @@ impl Products for pulp::x86::V4 {
 
 #[cfg(target_arch = "x86_64")]
 impl Products for pulp::x86::V3 {
+    #[inline(always)]
+    fn pair(self, first: [u8; STRIP_ROWS], second: [u8; STRIP_ROWS]) -> Pair {
+        // Interleaved bytes of the two columns are 16-bit pairs without their zeros.
+        let (low, high) = (
+            self.sse2._mm_unpacklo_epi8(pulp::cast(first), pulp::cast(second)),
+            self.sse2._mm_unpackhi_epi8(pulp::cast(first), pulp::cast(second)),
+        );
+        pulp::cast([self.avx2._mm256_cvtepu8_epi16(low), self.avx2._mm256_cvtepu8_epi16(high)])
+    }
+
     #[inline(always)]
     fn sums(self, pairs: &[[Pair; CHANNELS]], weights: &[PairWeights]) -> Sums {
         let unit = self.avx2;

@@ -31,11 +31,14 @@ pub(super) fn to_columns<'a>(columns: &mut [[u8; STRIP_ROWS]], rows: impl Iterat
             let mut squares: Squares = [[0; SQUARES]; SIDE];
             for (words, row) in squares.iter_mut().zip(rows) {
                 let rest = row.get(tile * TILE..).unwrap_or_default();
-                let mut bytes = [0; TILE];
-                match rest.first_chunk() {
-                    Some(whole) => bytes = *whole,
-                    None => bytes[..rest.len()].copy_from_slice(rest),
-                }
+                let bytes: [u8; TILE] = match rest.first_chunk() {
+                    Some(whole) => *whole,
+                    None => {
+                        let mut padded = [0; TILE];
+                        padded[..rest.len()].copy_from_slice(rest);
+                        padded
+                    }
+                };
                 for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
                     *word = u64::from_le_bytes(*bytes);
                 }
