@@ -14,6 +14,26 @@ pub(super) fn level(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
+/// Bytes summed at a time: the number of 32-bit sums in a vector of 512 bits.
+pub(super) const LANES: usize = 16;
+
+/// Weighted sums of `N` bytes at a time; `taps` are the weights with their bytes.
+#[inline(always)]
+pub(super) fn sums<'a, const N: usize>(taps: impl Iterator<Item = (i32, &'a [u8; N])>) -> [u8; N] {
+    let mut sums = [HALF; N];
+    for (weight, bytes) in taps {
+        for lane in 0..N {
+            // Weights sum to one, so nothing overflows; wrapping avoids checks, which would prevent vectorisation.
+            sums[lane] = sums[lane].wrapping_add(i32::from(bytes[lane]).wrapping_mul(weight));
+        }
+    }
+    let mut bytes = [0u8; N];
+    for lane in 0..N {
+        bytes[lane] = level(sums[lane]);
+    }
+    bytes
+}
+
 /// The weights of one axis, for consecutive output positions.
 pub(super) struct Kernels {
     /// First source position of each output position.
@@ -62,9 +82,15 @@ impl Kernels {
     }
 
     /// First source position and weights of output `index`.
+    #[inline]
     pub(super) fn get(&self, index: usize) -> (usize, &[i32]) {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         (self.first[index], &self.weights[start..self.ends[index]])
+    }
+
+    /// The number of weights of the output that has most.
+    pub(super) fn most_taps(&self) -> usize {
+        (0..self.len()).map(|index| self.get(index).1.len()).max().unwrap_or(0)
     }
 
     /// The range of source positions that the outputs need: first, and one past the last.
