@@ -1,5 +1,5 @@
 //! The horizontal pass for kernels of few weights, with whole products. It is the faster one while the products cost
-//! less than what [`horizontal`](super::horizontal) does to each column before and after them.
+//! less than what `horizontal` does to each column before and after them.
 
 use crate::images::resize_pillow::kernels::{Kernels, LANES, sums};
 use crate::images::resize_pillow::products::{CHANNELS, STRIP_ROWS};
