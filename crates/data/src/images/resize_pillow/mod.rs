@@ -29,8 +29,8 @@ use crate::images::resize_pillow::kernels::{Kernels, LANES, sums};
 use crate::images::resize_pillow::products::{CHANNELS, Portable, Products};
 use crate::images::rgb_image::RgbImage;
 
-/// Kernels with fewer weights than this are multiplied whole. From 500 to 298 columns (7 weights) halves take 1.07 of the
-/// time, with 8 to 14 weights the same within 2 %, and with 22 two thirds; measured on a Xeon with AVX-512.
+/// Kernels with fewer weights than this are multiplied whole. From 500 to 298 columns (7 weights) halves take 1.07 of
+/// the time, with 8 to 14 weights the same within 2 %, and with 22 two thirds; measured on a Xeon with AVX-512.
 const PAIRED_TAPS: usize = 16;
 
 /// A rectangle of the resized image, in pixels.
