@@ -31,7 +31,7 @@ impl Segments {
         let (mut at, mut in_header) = (0, true);
         loop {
             // In a scan, everything before a marker is data. Between segments, a marker follows immediately.
-            match bytes[at..].iter().position(|&byte| byte == 0xFF) {
+            match position_of_ff(&bytes[at..]) {
                 Some(before) => at += before + 1,
                 None => return found,
             }
@@ -81,6 +81,32 @@ impl Segments {
                 self.is_progressive = matches!(marker, 0xC2 | 0xC6 | 0xCA | 0xCE);
             }
             _ => {}
+        }
+    }
+}
+
+/// The position of the first 0xFF. Most blocks of a scan have none, and are compared as a vector.
+fn position_of_ff(bytes: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 32;
+    let (blocks, _) = bytes.as_chunks::<BLOCK>();
+    let without = |block: &&[u8; BLOCK]| block.iter().fold(true, |all, &byte| all & (byte != 0xFF));
+    let start = blocks.iter().take_while(without).count() * BLOCK;
+    bytes[start..].iter().position(|&byte| byte == 0xFF).map(|at| start + at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::position_of_ff;
+
+    #[test]
+    fn first_of_several_is_found_at_every_distance() {
+        for len in 0..100 {
+            let mut bytes = vec![0xFE; len];
+            assert_eq!(position_of_ff(&bytes), None);
+            for at in (0..len).rev() {
+                bytes[at] = 0xFF;
+                assert_eq!(position_of_ff(&bytes), Some(at), "of {len}");
+            }
         }
     }
 }
