@@ -13,6 +13,8 @@ const DRAWINGS: usize = 256;
 
 /// The images of the row called `name`, as `scripts/bench_images.py` made them or the quickstart fetched them.
 pub fn load(name: &str) -> Result<Work, Box<dyn Error>> {
+    // As the program does before it loads images.
+    dualenc_kernels::keep_freed_memory();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let (dir, most) = match name {
         "images-png" => (root.join("quickstart/data/images"), DRAWINGS),

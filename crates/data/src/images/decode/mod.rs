@@ -4,7 +4,6 @@
 //! This file has [`decode`]. The others do its parts:
 //! - `limits`: how many pixels an image may have, and the gate between its header and its pixels
 //! - `budget`: how much memory large images may take together
-//! - `buffers`: buffers of pixels that are used again
 //! - `raster`: the formats of the `image` crate
 //! - `tiff`, with `tiff_directory`, and `pnm`: the other formats
 //! - `jpeg`: the segments of a JPEG
@@ -13,7 +12,6 @@
 //! - `pixels`: from samples to upright RGB
 
 mod budget;
-mod buffers;
 mod jpeg;
 pub(crate) mod limits;
 mod orientation;
@@ -37,12 +35,6 @@ pub(crate) struct Held {
     _permit: Option<Permit>,
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        buffers::give_back(std::mem::take(&mut self.image.data));
-    }
-}
-
 /// Decodes a JPEG, PNG, WebP, GIF, BMP, TIFF, QOI or PNM (its first frame or page). The format is that of the bytes,
 /// not of a file name.
 ///
@@ -52,18 +44,14 @@ impl Drop for Held {
 /// inverted CMYK, as in Pillow.
 ///
 /// Threads that decode images of more than 64 MiB wait for each other, so that these together take at most 1 GiB of
-/// memory or, if that is more, 128 MiB per CPU core. Others, such as those of up to 22 megapixels, never wait. Inside
-/// this crate, buffers of up to 16 MiB, one per CPU core, are kept for the next images.
+/// memory or, if that is more, 128 MiB per CPU core. Others, such as those of up to 22 megapixels, never wait.
 ///
 /// # Errors
 /// [`ImageError::Empty`] without bytes, [`ImageError::UnknownFormat`] for another format, [`ImageError::TooLarge`]
 /// above `limits`, [`ImageError::Unsupported`] for a rare variant of a format, [`ImageError::Damaged`] if the decoder
 /// fails. It does not panic, whatever the bytes.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
-    decode_held(bytes, limits).map(|mut held| {
-        let RgbImage { width, height, ref mut data } = held.image;
-        RgbImage { width, height, data: std::mem::take(data) }
-    })
+    decode_held(bytes, limits).map(|held| held.image)
 }
 
 /// Like [`decode`], for pixels that are in use for a while.

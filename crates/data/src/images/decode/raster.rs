@@ -7,7 +7,6 @@ use ::image::error::ImageError as Failure;
 use ::image::{ImageDecoder, ImageReader};
 
 use crate::error::ImageError;
-use crate::images::decode::buffers::zeros;
 use crate::images::decode::jpeg::Segments;
 use crate::images::decode::limits::Gate;
 use crate::images::decode::orientation::{from_exif, from_png, from_xmp};
@@ -61,7 +60,7 @@ pub(crate) fn read(bytes: &[u8], format: ImageFormat, gate: &mut Gate<'_>) -> Re
     let pixels = width as usize * height as usize;
     let sample_bytes = usize::from(color.bytes_per_pixel());
     // One buffer for the samples and, after them, for RGB.
-    let mut data = zeros(pixels * sample_bytes.max(3));
+    let mut data = vec![0; pixels * sample_bytes.max(3)];
     decoder.read_image_boxed(&mut data[..pixels * sample_bytes]).map_err(failed)?;
     if format == ImageFormat::Bmp {
         round_down_16_bit(bytes, &mut data);
