@@ -1,6 +1,6 @@
 //! Settings that are valid but have no effect, or lose what another one gives.
 
-use dualenc_model::Tower;
+use dualenc_model::{Tower, Training};
 
 use super::derived::eval_interval::EvalInterval;
 use super::derived::run_length::RunLength;
@@ -10,6 +10,7 @@ use super::schema::loss::{LogitBiasInit, Loss};
 use super::schema::model::HeadInit;
 use super::schema::model_heads::HeadChoice;
 use super::schema::optimizer::OptimizerKind;
+use super::schema::run::Precision;
 
 /// The highest rate of Adam, with steps about as large as the rate, that is known to suit a fitted head on one layer,
 /// and on several. Measured in docs/ALIGNMENT.md: on one layer, 1e-3 is as good as 3e-4; on several, it ends lower.
@@ -45,6 +46,7 @@ impl RunConfig {
         warnings.extend(self.prefix_warning());
         warnings.extend(self.patience_warning());
         warnings.extend(self.cache_dir_warning());
+        warnings.extend(self.locked_precision_warning());
         warnings
     }
 
@@ -254,6 +256,15 @@ impl RunConfig {
         let only_at_end = self.eval.get(&name)?.interval() == EvalInterval::End;
         only_at_end
             .then(|| format!("`checkpoint.patience` has no effect: `eval.{name}` runs only at the end of training"))
+    }
+
+    fn locked_precision_warning(&self) -> Option<String> {
+        let locks = |training: &Training| !training.image.any() || !training.text.any();
+        let some_layer_is_locked = self.stages().iter().any(|Stage { training, .. }| locks(training))
+            || Tower::ALL.into_iter().any(|tower| self.trains_in_part(tower));
+        (self.run.locked_precision != Precision::F32 && !some_layer_is_locked && self.train.teacher.is_none()).then(
+            || "`run.locked_precision` has no effect: no tower is locked; `run.precision` is of what trains".to_owned(),
+        )
     }
 
     fn cache_dir_warning(&self) -> Option<String> {

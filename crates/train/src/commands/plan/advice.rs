@@ -24,6 +24,8 @@ pub(super) struct Facts<'a> {
     pub stage: &'a MeasuredStage,
     /// Whether tensors are in host memory, and loader and model share the cores.
     pub on_host: bool,
+    /// Whether this processor trains faster in bf16, and the run does not use it.
+    pub bf16_is_faster: bool,
 }
 
 /// The change that saves the most time, if that is a tenth of the run; before all, one without which the run does not
@@ -46,9 +48,13 @@ fn nothing(facts: &Facts<'_>) -> Advice {
     let largest = step.parts.iter().max_by(|left, right| left.share.total_cmp(&right.share));
     let largest =
         largest.map_or(String::new(), |part| format!("; {} takes {:.0} % of a step", part.part, part.share * 100.0));
+    let bf16 = match facts.bf16_is_faster {
+        true => "; with AMX, `run.precision = \"bf16\"` is faster and rounds (docs/TRAINING.md, Precision)",
+        false => "",
+    };
     Advice {
         key: None,
-        text: format!("nothing stands out: no key is seen to save {:.0} % of the run{largest}", NOTABLE * 100.0),
+        text: format!("nothing stands out: no key is seen to save {:.0} % of the run{largest}{bf16}", NOTABLE * 100.0),
         saves_seconds: None,
     }
 }
@@ -314,11 +320,22 @@ mod tests {
     }
 
     /// The advice for a run that `change` has made stand out.
+    #[test]
+    fn bf16_is_named_where_it_is_faster() {
+        let (plan, stage) = even();
+        let text = |bf16_is_faster| choose(&plan, &facts(true, &stage, bf16_is_faster)).text;
+        assert!(text(true).contains("`run.precision = \"bf16\"` is faster"), "{}", text(true));
+        assert!(!text(false).contains("bf16"), "{}", text(false));
+    }
+
+    fn facts(cache_enabled: bool, stage: &MeasuredStage, bf16_is_faster: bool) -> Facts<'_> {
+        Facts { cache_enabled, is_augmented: false, checkpoint_every: 100, stage, on_host: true, bf16_is_faster }
+    }
+
     fn advice(cache_enabled: bool, change: impl FnOnce(&mut Plan, &mut MeasuredStage)) -> Advice {
         let (mut plan, mut stage) = even();
         change(&mut plan, &mut stage);
-        let facts = Facts { cache_enabled, is_augmented: false, checkpoint_every: 100, stage: &stage, on_host: true };
-        choose(&plan, &facts)
+        choose(&plan, &facts(cache_enabled, &stage, false))
     }
 
     #[test]

@@ -39,16 +39,16 @@ pub struct RunSection {
     ///
     /// On the CPU, `bf16` rounds only the factors of the products of linear layers, forward and backward: inputs,
     /// weights and the gradients of outputs. Sums, biases, attention, activations and everything else stay in `f32`. It
-    /// needs a processor with AMX (Intel Xeon, from Sapphire Rapids on, under Linux), where a training step takes about
-    /// half the time, or with AVX512_BF16 (AMD, from Zen 4 on; Intel processors that have it without AMX are slower
-    /// than in `f32`). On others it is an error.
+    /// needs a processor with AMX (Intel Xeon, from Sapphire Rapids on, under Linux), where a training step takes half
+    /// to two thirds of the time, or with AVX512_BF16 (AMD, from Zen 4 on; Intel processors that have it without AMX
+    /// are slower than in `f32`). On others it is an error.
     ///
     /// Default: `"f32"`.
     #[serde(default)]
     pub precision: Precision,
-    /// Floating-point precision of locked towers, weights included. The device must support it. Features are rounded by
-    /// up to 2^-11 (`f16`) or 2^-8 (`bf16`) per value and operation, and `f16` overflows at 65504. `dualenc eval`,
-    /// `embed` and `export` use `f32`.
+    /// Floating-point precision of locked towers, weights included. The device must support it. On GPUs, features are
+    /// rounded by up to 2^-11 (`f16`) or 2^-8 (`bf16`) per value and operation. `f16` overflows at 65504. `dualenc
+    /// eval`, `embed` and `export` use `f32`.
     ///
     /// On the CPU, `bf16` rounds only the factors of products: weights, once, and the inputs of linear layers and of
     /// attention. Sums and everything else stay in `f32`. It needs a processor with AMX (Intel Xeon, from Sapphire

@@ -74,11 +74,19 @@ fn keys_without_effect_are_warned_of() {
             "`cache.dir` has no effect: no tower is locked as a whole, and what locked layers compute is not cached",
         ),
         (&["model.lock=UU", "cache.dir=c"].to_vec(), "`cache.dir` has no effect: no tower is locked"),
+        (
+            &["model.lock=UU", "run.locked_precision=bf16"].to_vec(),
+            "`run.locked_precision` has no effect: no tower is locked",
+        ),
     ] {
         let warnings = load(BASE, sets).unwrap().warnings();
         assert!(warnings.iter().any(|warning| warning.starts_with(expected)), "{sets:?}: {warnings:?}");
     }
-    let warned = |sets: &[&str]| load(BASE, sets).unwrap().warnings().concat().contains("cache.prefix");
+    let has = |sets: &[&str], key: &str| load(BASE, sets).unwrap().warnings().concat().contains(key);
+    assert!(!has(&["model.lock=LU", "run.locked_precision=bf16"], "locked_precision"));
+    assert!(!has(&[&PARTIAL[..], &["run.locked_precision=bf16"]].concat(), "locked_precision"));
+    assert!(!has(&["model.lock=UU"], "locked_precision"));
+    let warned = |sets: &[&str]| has(sets, "cache.prefix");
     assert!(!warned(&[&PARTIAL[..], &["cache.prefix=true"]].concat()));
     assert!(!warned(&[&full[..], &["cache.prefix=false"]].concat()));
 }

@@ -132,8 +132,12 @@ pub(crate) fn recipe(config: &RunConfig, origin: &Origin) -> String {
     if stages > 1 {
         row("stages", format!("{stages}, each with its own locks and learning rate"));
     }
-    if config.run.precision != Precision::F32 {
-        row("precision", config.run.precision.name().to_owned());
+    for (key, precision) in
+        [("precision of training", config.run.precision), ("precision of locked towers", config.run.locked_precision)]
+    {
+        if precision != Precision::F32 {
+            row(key, format!("{}; saved weights are f32", precision.name()));
+        }
     }
     row("seed", config.run.seed.to_string());
     if let Some(loss) = last_loss(origin.last_step.as_ref()) {
