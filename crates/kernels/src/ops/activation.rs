@@ -114,7 +114,7 @@ pub(crate) mod fused {
         }
 
         /// Replaces each value by `activation(x)`, on this thread. That of the exact GELU is within 9e-6 above
-        /// -4.5 (2.2e-6 of large values) and within 3e-5 below: little beside the error of rounding rows to bf16.
+        /// -4.5 (6e-6 of values above 4.5) and within 3e-5 below: little beside the error of rounding rows to bf16.
         pub fn replace(self, x: &mut [f32]) {
             replace(self, x);
         }
@@ -260,7 +260,7 @@ pub(crate) mod fused {
     mod tests {
         use super::*;
 
-        /// Measured: 7.4e-6 between -4.5 and 4.5.
+        /// Measured: 7.4e-6 between -4.5 and 4.5, 2.2e-5 below, and 5.1e-6 of the value above.
         #[test]
         fn rounded_gelu_is_close_to_the_exact_one() {
             let coarse = (-40_000..=40_000).map(|n| n as f32 / 2000.0);
@@ -269,7 +269,11 @@ pub(crate) mod fused {
             let mut found = x.clone();
             Activation::Gelu.replace(&mut found);
             for (x, found) in x.into_iter().zip(found) {
-                let bound = if x < -4.5 { 3e-5 } else { 9e-6_f32.max(2.2e-6 * x) };
+                let bound = match x {
+                    x if x < -4.5 => 3e-5,
+                    x if x > 4.5 => 6e-6 * x,
+                    _ => 9e-6,
+                };
                 assert!((found - gelu(x).0).abs() <= bound, "gelu({x}) = {found}, expected {}", gelu(x).0);
             }
             let mut bounds = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0];
