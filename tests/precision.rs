@@ -32,9 +32,17 @@ fn locked_towers_in_half_precision() {
     assert!(difference > 0.0 && difference < 5e-3, "{difference}");
 }
 
+/// The error of a processor without instructions for bf16; says that the test ends there.
+#[expect(clippy::print_stderr, reason = "says what was not tested")]
+fn assert_lacks_instructions(key: &str, text: &str) {
+    let expected =
+        format!("`{key}` is `bf16`, which the device `cpu` computes with instructions that this processor lacks");
+    assert!(text.contains(&expected) && text.contains("set it to `f32`"), "{text}");
+    eprintln!("skipped: this processor has neither AMX nor AVX512_BF16");
+}
+
 /// Factors of products are rounded, where the processor has instructions for them; an error where it has not.
 #[test]
-#[expect(clippy::print_stderr, reason = "says what was not tested")]
 fn locked_towers_in_bf16_on_the_cpu() {
     let session = Session::new();
     session.write_config("[checkpoint]\nevery_steps = 6\n");
@@ -51,10 +59,7 @@ fn locked_towers_in_bf16_on_the_cpu() {
     let output = train("bf16", &["run.locked_precision=bf16"]);
     let text = String::from_utf8(output.stderr).unwrap();
     if output.status.code() == Some(2) {
-        let expected = "`run.locked_precision` is `bf16`, which the device `cpu` computes with instructions that this \
-                        processor lacks";
-        assert!(text.contains(expected) && text.contains("set it to `f32`"), "{text}");
-        eprintln!("skipped: this processor has neither AMX nor AVX512_BF16");
+        assert_lacks_instructions("run.locked_precision", &text);
         return;
     }
     assert!(output.status.success() && text.contains("products in bf16 by A"), "{text}");
@@ -75,16 +80,12 @@ fn locked_towers_in_bf16_on_the_cpu() {
 }
 
 /// Whether `run.precision = "bf16"` works here; where the processor has no instructions for it, checks the error.
-#[expect(clippy::print_stderr, reason = "says what was not tested")]
 fn trains_in_bf16(session: &Session) -> bool {
     let arguments = ["train", "--config", "lit.toml", "--set", "run.precision=bf16", "--set", "run.dir=probe"];
     let output = session.run(&arguments);
     let text = String::from_utf8(output.stderr).unwrap();
     if output.status.code() == Some(2) {
-        let expected = "`run.precision` is `bf16`, which the device `cpu` computes with instructions that this \
-                        processor lacks";
-        assert!(text.contains(expected) && text.contains("set it to `f32`"), "{text}");
-        eprintln!("skipped: this processor has neither AMX nor AVX512_BF16");
+        assert_lacks_instructions("run.precision", &text);
         return false;
     }
     assert!(output.status.success() && text.contains("training: products in bf16 by A"), "{text}");

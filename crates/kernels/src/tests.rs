@@ -24,8 +24,18 @@ pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
     (0..count).map(|n| (4.0 * fraction(n) - 2.0 + (n as f64 * 12.9898).sin()) as f32 * 0.5).collect()
 }
 
-fn constant<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
+pub(crate) fn constant<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
     Tensor::from_data(TensorData::new(numbers(seed, shape.iter().product()), shape), &Device::flex())
+}
+
+/// Whether this processor multiplies in bf16; says so if it does not.
+#[expect(clippy::print_stderr, reason = "says what is not tested")]
+pub(crate) fn has_bf16() -> bool {
+    let has = bf16_instructions().is_some();
+    if !has {
+        eprintln!("skipped: this processor has neither AMX nor AVX512_BF16");
+    }
+    has
 }
 
 fn leaf<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {

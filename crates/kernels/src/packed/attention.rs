@@ -63,19 +63,14 @@ mod fused {
     #[cfg(test)]
     mod tests {
         use super::*;
-        use crate::tests::{numbers, values};
-
-        fn tensor(shape: [usize; 2]) -> Tensor<2> {
-            let data = burn::tensor::TensorData::new(numbers(5, shape.iter().product()), shape);
-            Tensor::from_data(data, &burn::tensor::Device::flex())
-        }
+        use crate::tests::{constant, values};
 
         #[test]
         fn packed_attention_is_close_to_f32() {
             let lengths = [1, 31, 32, 33, 65, 70, 4];
             for unit in Unit::all_tested() {
                 for (heads, width, causal) in [(4, 128, false), (2, 40, false), (3, 192, true), (1, 33, false)] {
-                    let qkv = tensor([lengths.iter().sum(), 3 * width]);
+                    let qkv = constant(5, [lengths.iter().sum(), 3 * width]);
                     let sequences = Sequences { lengths: lengths.into(), heads, causal, dropout: None };
                     let found = values(attention(unit, &qkv, &sequences).unwrap());
                     let expected = values(crate::attention(&qkv, &sequences).unwrap());
@@ -102,7 +97,7 @@ mod fused {
         fn sequences_are_independent() {
             let (width, heads) = (64, 2);
             let lengths = [40, 7, 129, 33, 50];
-            let qkv = tensor([lengths.iter().sum(), 3 * width]);
+            let qkv = constant(5, [lengths.iter().sum(), 3 * width]);
             for unit in Unit::all_tested() {
                 let run = |qkv: &Tensor<2>, lengths: &[usize]| {
                     let sequences = Sequences { lengths: lengths.into(), heads, causal: false, dropout: None };

@@ -164,18 +164,12 @@ mod fused {
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use burn::tensor::{Device, TensorData};
-
     use super::*;
     use crate::ops::layer_norm::layer_norm;
     use crate::ops::residual::residual;
     use crate::packed::attention::packed_attention;
-    use crate::packed::layers::{bf16_instructions, packed_linear, packed_mlp};
-
-    fn tensor<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
-        let values = crate::tests::numbers(seed, shape.iter().product());
-        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
-    }
+    use crate::packed::layers::{packed_linear, packed_mlp};
+    use crate::tests::{constant as tensor, has_bf16};
 
     fn norm(seed: u64, width: usize, biased: bool) -> PackedNorm {
         PackedNorm { weight: tensor(seed, [width]), bias: biased.then(|| tensor(seed + 1, [width])), epsilon: 1e-5 }
@@ -192,10 +186,8 @@ mod tests {
 
     /// Threads and tasks change no bit, and neither do the sequences beside a sequence: so it is one by one.
     #[test]
-    #[expect(clippy::print_stderr, reason = "says what is not tested")]
     fn whole_blocks_are_their_operations_bit_for_bit() {
-        if bf16_instructions().is_none() {
-            eprintln!("skipped: this processor has neither AMX nor AVX512_BF16");
+        if !has_bf16() {
             return;
         }
         let cases = [
@@ -234,10 +226,8 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::print_stderr, reason = "says what is not tested")]
     fn other_shapes_are_left_to_the_operations() {
-        if bf16_instructions().is_none() {
-            eprintln!("skipped: this processor has neither AMX nor AVX512_BF16");
+        if !has_bf16() {
             return;
         }
         for (width, heads, hidden, lengths) in

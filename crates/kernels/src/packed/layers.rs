@@ -135,16 +135,12 @@ mod fused {
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use burn::tensor::{Device, FloatDType, TensorData};
+    use burn::tensor::FloatDType;
 
     use super::*;
     use crate::ops::linear::linear;
     use crate::ops::mlp::mlp;
-
-    fn tensor<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
-        let values = crate::tests::numbers(seed, shape.iter().product());
-        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
-    }
+    use crate::tests::{constant as tensor, has_bf16};
 
     /// The root of the mean square of the difference, relative to that of the values.
     fn difference(found: Tensor<2>, expected: Tensor<2>) -> f32 {
@@ -153,10 +149,8 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::print_stderr, reason = "says what is not tested")]
     fn packed_layers_are_close_to_f32() {
-        if bf16_instructions().is_none() {
-            eprintln!("skipped: this processor has neither AMX nor AVX512_BF16");
+        if !has_bf16() {
             return;
         }
         let (rows, width, hidden) = (150, 70, 200);

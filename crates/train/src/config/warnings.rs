@@ -1,6 +1,6 @@
 //! Settings that are valid but have no effect, or lose what another one gives.
 
-use dualenc_model::{Tower, Training};
+use dualenc_model::Tower;
 
 use super::derived::eval_interval::EvalInterval;
 use super::derived::run_length::RunLength;
@@ -259,12 +259,10 @@ impl RunConfig {
     }
 
     fn locked_precision_warning(&self) -> Option<String> {
-        let locks = |training: &Training| !training.image.any() || !training.text.any();
-        let some_layer_is_locked = self.stages().iter().any(|Stage { training, .. }| locks(training))
-            || Tower::ALL.into_iter().any(|tower| self.trains_in_part(tower));
-        (self.run.locked_precision != Precision::F32 && !some_layer_is_locked && self.train.teacher.is_none()).then(
-            || "`run.locked_precision` has no effect: no tower is locked; `run.precision` is of what trains".to_owned(),
-        )
+        (self.run.locked_precision != Precision::F32 && !self.computes_locked_layers()).then(|| {
+            "`run.locked_precision` has no effect: no tower is locked; `run.precision` is that of what trains"
+                .to_owned()
+        })
     }
 
     fn cache_dir_warning(&self) -> Option<String> {

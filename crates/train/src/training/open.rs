@@ -285,12 +285,13 @@ impl Run {
 /// Opens `device`, one of those of `run.device`.
 fn open_device(config: &RunConfig, device: &str, observer: &mut dyn Observer) -> Result<Compute, TrainError> {
     let compute = Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
-    let what = match (compute.trains_with_rounded_factors(), compute.rounds_factors()) {
-        (true, true) => Some("training and locked towers"),
-        (true, false) => Some("training"),
-        (false, true) => Some("locked towers"),
-        (false, false) => None,
-    };
+    let what =
+        match (compute.trains_with_rounded_factors(), compute.rounds_factors() && config.computes_locked_layers()) {
+            (true, true) => Some("training and locked towers"),
+            (true, false) => Some("training"),
+            (false, true) => Some("locked towers"),
+            (false, false) => None,
+        };
     if let Some((instructions, what)) = bf16_instructions().zip(what) {
         let slower = if instructions.starts_with("AVX512") { ", on Intel processors slower than `f32`" } else { "" };
         observer.on(Event::Note(format!("{what}: products in bf16 by {instructions}{slower}")));

@@ -23,18 +23,23 @@ impl Layer {
         assert!(input > 0 && output > 0, "a packed layer has no inputs or no outputs");
         assert_eq!(Some(weight.len()), input.checked_mul(output), "size of the weight of a packed layer");
         assert!(bias.is_none_or(|bias| bias.len() == output), "length of the bias of a packed layer");
-        let mut blocks = vec![[0.0; BLOCK]; output.div_ceil(BLOCK)];
-        for (block, values) in blocks.iter_mut().zip(bias.unwrap_or_default().chunks(BLOCK)) {
-            block[..values.len()].copy_from_slice(values);
-        }
         let mut tiles = vec![Tile::ZERO; width_tiles(output) * depth_tiles(input)];
         pack_weight(Matrix::new(weight, output), &mut tiles);
-        Self { unit, tiles, bias: blocks, input, output }
+        Self { unit, tiles, bias: blocks_of(bias, output), input, output }
     }
 
     pub fn columns(&self) -> Columns<'_> {
         Columns { tiles: &self.tiles, count: self.output, depth: depth_tiles(self.input) }
     }
+}
+
+/// A bias of `output` columns in blocks, filled up with zeros; all zeros without one.
+pub(crate) fn blocks_of(bias: Option<&[f32]>, output: usize) -> Vec<[f32; BLOCK]> {
+    let mut blocks = vec![[0.0; BLOCK]; output.div_ceil(BLOCK)];
+    for (block, values) in blocks.iter_mut().zip(bias.unwrap_or_default().chunks(BLOCK)) {
+        block[..values.len()].copy_from_slice(values);
+    }
+    blocks
 }
 
 /// `x W + b` of each of `layers`, side by side: `[rows, outputs of all]`. They have the same inputs, the columns of

@@ -2,6 +2,7 @@
 //! is rounded and packed once.
 //!
 //! - `tiles`: rounding, and the order in which numbers are packed.
+//! - `pairs`: rows of tiles as pairs of numbers, and their transpose.
 //! - `amx`: products by AMX (Intel, from Sapphire Rapids on).
 //! - `avx512`: products by AVX512_BF16 (AMD, from Zen 4 on, and Intel).
 //! - `portable`: the same products in plain Rust, for tests.
@@ -18,6 +19,7 @@ pub(crate) mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod layer;
+mod pairs;
 mod portable;
 pub(crate) mod product;
 pub(crate) mod row_sums;

@@ -1,5 +1,6 @@
 //! Numbers in bf16, packed in the order in which products read them.
 
+use crate::cpu::bf16::pairs::{beside, put, read, transposed};
 use crate::cpu::gemm::Matrix;
 use crate::cpu::simd::vectorised;
 
@@ -150,33 +151,11 @@ vectorised! {
     /// Replaces tiles of a left factor by those of its transpose as a weight: pairs of a row become pairs of a column.
     pub(crate) fn transpose_pairs(tiles: &'a mut [Tile]) {
         for tile in tiles {
-            let mut pairs = [[0u32; TILE_ROWS]; TILE_ROWS];
-            for (pairs, row) in pairs.iter_mut().zip(&tile.0) {
-                for (n, pair) in pairs.iter_mut().enumerate() {
-                    *pair = u32::from(row[2 * n]) | u32::from(row[2 * n + 1]) << 16;
-                }
-            }
-            swap_quarters::<8>(&mut pairs);
-            swap_quarters::<4>(&mut pairs);
-            swap_quarters::<2>(&mut pairs);
-            swap_quarters::<1>(&mut pairs);
-            for (pairs, row) in pairs.iter().zip(&mut tile.0) {
-                for (n, pair) in pairs.iter().enumerate() {
-                    row[2 * n] = *pair as u16;
-                    row[2 * n + 1] = (*pair >> 16) as u16;
-                }
+            let columns = transposed(std::array::from_fn(|row| read(&tile.0[row])));
+            for (column, row) in columns.iter().zip(&mut tile.0) {
+                put(column, row);
             }
         }
-    }
-}
-
-/// Swaps the upper right and the lower left quarter of each square of twice `SIDE` rows and columns.
-#[inline(always)]
-fn swap_quarters<const SIDE: usize>(rows: &mut [[u32; TILE_ROWS]; TILE_ROWS]) {
-    for row in (0..TILE_ROWS).filter(|row| row & SIDE == 0) {
-        let (upper, lower) = (rows[row], rows[row + SIDE]);
-        rows[row] = std::array::from_fn(|n| if n & SIDE == 0 { upper[n] } else { lower[n - SIDE] });
-        rows[row + SIDE] = std::array::from_fn(|n| if n & SIDE == 0 { upper[n + SIDE] } else { lower[n] });
     }
 }
 
@@ -192,16 +171,10 @@ vectorised! {
                     false => [0; TILE_DEPTH],
                 };
                 let (first, second) = (row(first), row(first + 1));
-                let mut pairs = [0; TILE_DEPTH];
-                for (n, pair) in pairs.iter_mut().enumerate() {
-                    *pair = u32::from(first[n]) | u32::from(second[n]) << 16;
-                }
-                for (half, pairs) in pairs.chunks_exact(TILE_ROWS).enumerate() {
+                for (half, from) in [0, TILE_ROWS].into_iter().enumerate() {
+                    let of = |row: &[u16; TILE_DEPTH]| std::array::from_fn(|n| row[from + n]);
                     let slots = &mut tiles[(2 * at + half) * depth + pair / TILE_ROWS].0[pair % TILE_ROWS];
-                    for (slots, pair) in slots.chunks_exact_mut(2).zip(pairs) {
-                        slots[0] = *pair as u16;
-                        slots[1] = (*pair >> 16) as u16;
-                    }
+                    put(&beside(&of(&first), &of(&second)), slots);
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::cpu::bf16::layer::blocks_of;
 use crate::cpu::bf16::product::{Columns, Rows, side_by_side, with_kept};
 use crate::cpu::bf16::tiles::{BLOCK, Tile, depth_tiles, pack_rows, pack_transposed, pack_weight, width_tiles};
 use crate::cpu::bf16::unit::Unit;
@@ -24,11 +25,7 @@ impl Weight {
     pub fn packed(weight: Matrix<'_>, bias: Option<&[f32]>) -> Self {
         let (input, output) = (weight.num_rows(), weight.num_cols());
         let tiles = par_tiles([input, output], |first, count, tiles| pack_weight(weight.cols(first, count), tiles));
-        let mut blocks = vec![[0.0; BLOCK]; output.div_ceil(BLOCK)];
-        for (block, values) in blocks.iter_mut().zip(bias.unwrap_or_default().chunks(BLOCK)) {
-            block[..values.len()].copy_from_slice(values);
-        }
-        Self { tiles, bias: blocks, input, output }
+        Self { tiles, bias: blocks_of(bias, output), input, output }
     }
 
     /// Packs the transposes of `weights`, which have the same shape, one below the other: the gradient of an input of
@@ -44,7 +41,7 @@ impl Weight {
                 pack_transposed(Matrix::new(&beside, input), tiles);
             }
         });
-        Self { tiles, bias: vec![[0.0; BLOCK]; rows.div_ceil(BLOCK)], input, output: rows }
+        Self { tiles, bias: blocks_of(None, rows), input, output: rows }
     }
 
     pub fn columns(&self) -> Columns<'_> {

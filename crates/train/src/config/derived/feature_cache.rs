@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use dualenc_model::{Tower, Training};
+use dualenc_model::{Tower, TowerTraining, Training};
 
 use crate::config::derived::stage_plan::Stage;
 use crate::config::schema::RunConfig;
@@ -24,6 +24,13 @@ impl RunConfig {
             (Some(_), Some(views)) if !training.image.any() => views,
             (Some(_), _) => NonZeroU64::MAX,
         }
+    }
+
+    /// Whether a tower or part of one is locked in some stage, or there is a teacher.
+    pub(crate) fn computes_locked_layers(&self) -> bool {
+        let locks = |tower: TowerTraining| !tower.any() || tower.is_partial();
+        let is_locked = |Stage { training, .. }: &Stage| locks(training.image) || locks(training.text);
+        self.train.teacher.is_some() || self.stages().iter().any(is_locked)
     }
 
     /// Whether the run may cache the locked layers of `tower` while `training` trains.

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::cpu::bf16::pairs::{Pairs, beside, put, transposed};
 use crate::cpu::bf16::tiles::{BLOCK, TILE_DEPTH, TILE_ROWS, Tile, round};
 use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::gemm::Matrix;
@@ -20,9 +21,6 @@ pub(crate) enum Side {
     Left,
     Right,
 }
-
-/// Tile rows as pairs of numbers: the lower half of each is that of the row before.
-type Pairs = [u32; TILE_ROWS];
 
 /// The panels of each chunk of rows of `parts`, which have the same rows: those of the first part from left to right,
 /// then those of the next.
@@ -91,14 +89,11 @@ vectorised! {
 #[inline(always)]
 fn pairs_of(block: Matrix<'_>, row: usize) -> [Pairs; 2] {
     let (first, second) = (padded(block, row), padded(block, row + 1));
-    let mut pairs = [[0; TILE_ROWS]; 2];
-    for (half, pairs) in pairs.iter_mut().enumerate() {
-        for (column, pair) in pairs.iter_mut().enumerate() {
-            let at = half * TILE_ROWS + column;
-            *pair = u32::from(round(first[at])) | u32::from(round(second[at])) << 16;
-        }
-    }
-    pairs
+    let half = |from: usize| {
+        let of = |row: &[f32; BLOCK]| std::array::from_fn(|column| round(row[from + column]));
+        beside(&of(&first), &of(&second))
+    };
+    [half(0), half(TILE_ROWS)]
 }
 
 /// A row, with zeros in the place of absent values.
@@ -113,32 +108,4 @@ fn padded(block: Matrix<'_>, row: usize) -> [f32; BLOCK] {
         }
     }
     padded
-}
-
-#[inline(always)]
-fn put(pairs: &Pairs, slots: &mut [u16; TILE_DEPTH]) {
-    for column in 0..TILE_ROWS {
-        slots[2 * column] = pairs[column] as u16;
-        slots[2 * column + 1] = (pairs[column] >> 16) as u16;
-    }
-}
-
-/// The transpose, in four rounds that each move one bit of a row's index into the column's, and the reverse: the
-/// compiler makes a shuffle of two registers of each row.
-#[inline(always)]
-fn transposed(mut rows: [Pairs; TILE_ROWS]) -> [Pairs; TILE_ROWS] {
-    const HALF: usize = TILE_ROWS / 2;
-    for _ in 0..TILE_ROWS.ilog2() {
-        let mut shuffled = [[0; TILE_ROWS]; TILE_ROWS];
-        for row in 0..HALF {
-            for at in 0..HALF {
-                shuffled[2 * row][2 * at] = rows[row][at];
-                shuffled[2 * row][2 * at + 1] = rows[row + HALF][at];
-                shuffled[2 * row + 1][2 * at] = rows[row][at + HALF];
-                shuffled[2 * row + 1][2 * at + 1] = rows[row + HALF][at + HALF];
-            }
-        }
-        rows = shuffled;
-    }
-    rows
 }
