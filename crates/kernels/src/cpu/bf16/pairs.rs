@@ -5,15 +5,15 @@ use crate::cpu::bf16::tiles::{TILE_DEPTH, TILE_ROWS};
 /// A row of a tile. The lower half of each is the first number of a pair.
 pub(crate) type Pairs = [u32; TILE_ROWS];
 
-/// The numbers of two rows side by side.
+/// Two numbers as a pair.
 #[inline(always)]
-pub(crate) fn beside(first: &[u16; TILE_ROWS], second: &[u16; TILE_ROWS]) -> Pairs {
-    std::array::from_fn(|n| u32::from(first[n]) | u32::from(second[n]) << 16)
+pub(crate) fn beside(first: u16, second: u16) -> u32 {
+    u32::from(first) | u32::from(second) << 16
 }
 
 #[inline(always)]
 pub(crate) fn read(row: &[u16; TILE_DEPTH]) -> Pairs {
-    std::array::from_fn(|n| u32::from(row[2 * n]) | u32::from(row[2 * n + 1]) << 16)
+    std::array::from_fn(|n| beside(row[2 * n], row[2 * n + 1]))
 }
 
 #[inline(always)]

@@ -172,9 +172,9 @@ vectorised! {
                 };
                 let (first, second) = (row(first), row(first + 1));
                 for (half, from) in [0, TILE_ROWS].into_iter().enumerate() {
-                    let of = |row: &[u16; TILE_DEPTH]| std::array::from_fn(|n| row[from + n]);
+                    let pairs = std::array::from_fn(|n| beside(first[from + n], second[from + n]));
                     let slots = &mut tiles[(2 * at + half) * depth + pair / TILE_ROWS].0[pair % TILE_ROWS];
-                    put(&beside(&of(&first), &of(&second)), slots);
+                    put(&pairs, slots);
                 }
             }
         }

@@ -89,11 +89,14 @@ vectorised! {
 #[inline(always)]
 fn pairs_of(block: Matrix<'_>, row: usize) -> [Pairs; 2] {
     let (first, second) = (padded(block, row), padded(block, row + 1));
-    let half = |from: usize| {
-        let of = |row: &[f32; BLOCK]| std::array::from_fn(|column| round(row[from + column]));
-        beside(&of(&first), &of(&second))
-    };
-    [half(0), half(TILE_ROWS)]
+    let mut pairs = [[0; TILE_ROWS]; 2];
+    for (half, pairs) in pairs.iter_mut().enumerate() {
+        for (column, pair) in pairs.iter_mut().enumerate() {
+            let at = half * TILE_ROWS + column;
+            *pair = beside(round(first[at]), round(second[at]));
+        }
+    }
+    pairs
 }
 
 /// A row, with zeros in the place of absent values.
