@@ -2,8 +2,9 @@
 
 use crate::cpu::bf16::attention::{Softmax, attend_blocks};
 use crate::cpu::bf16::layer::{Layer, mlp_blocks};
+use crate::cpu::bf16::packing::{pair_rows, transpose_pairs};
 use crate::cpu::bf16::product::{Columns, Rows, each_block, with_kept, with_kept_sums};
-use crate::cpu::bf16::tiles::{BLOCK, Sums, TILE_DEPTH, TILE_ROWS, Tile, pair_rows, transpose_pairs};
+use crate::cpu::bf16::tile::{BLOCK, Sums, TILE_DEPTH, TILE_ROWS, Tile};
 use crate::cpu::bf16::unit::Ready;
 use crate::cpu::simd::vectorised;
 use crate::ops::activation::Activation;

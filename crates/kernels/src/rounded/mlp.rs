@@ -12,7 +12,7 @@ use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
 use crate::cpu::bf16::product::{Rows, block_of_columns, side_by_side, with_kept};
 use crate::cpu::bf16::row_sums::panels::{Panel, Side, panels_of_chunk, push};
 use crate::cpu::bf16::row_sums::sums::{Factor, row_sums};
-use crate::cpu::bf16::tiles::BLOCK;
+use crate::cpu::bf16::tile::BLOCK;
 use crate::cpu::bf16::unit::{Ready, Unit};
 use crate::cpu::bf16::weights::{Weight, padded_rows};
 use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};

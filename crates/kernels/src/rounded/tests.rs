@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::cpu::bf16::tiles::round;
+use crate::cpu::bf16::packing::round;
 use crate::cpu::bf16::unit::Unit;
 use crate::ops::activation::Activation;
 use crate::ops::linear::{linear, linear3};

@@ -5,7 +5,7 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::marker::PhantomData;
 
-use crate::cpu::bf16::tiles::{BLOCK, Sums, TILE_ROWS, Tile};
+use crate::cpu::bf16::tile::{BLOCK, Sums, TILE_ROWS, Tile};
 
 /// That the processor has the instructions, and that the system lets this process use them.
 #[derive(Clone, Copy, Debug)]

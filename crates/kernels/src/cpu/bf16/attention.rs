@@ -1,7 +1,8 @@
 //! One head of attention over one sequence, on one thread.
 
+use crate::cpu::bf16::packing::{pack_transposed, pack_weight};
 use crate::cpu::bf16::product::{Columns, Rows, sums_room, with_kept, with_kept_sums};
-use crate::cpu::bf16::tiles::{BLOCK, Sums, Tile, pack_transposed, pack_weight};
+use crate::cpu::bf16::tile::{BLOCK, Sums, Tile};
 use crate::cpu::bf16::unit::Ready;
 use crate::cpu::gemm::Matrix;
 use crate::cpu::simd::{LANES, exp, vectorised};

@@ -5,7 +5,7 @@ use std::arch::x86_64::{
     _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
-use crate::cpu::bf16::tiles::{BLOCK, Sums, TILE_DEPTH, TILE_ROWS, Tile};
+use crate::cpu::bf16::tile::{BLOCK, Sums, TILE_DEPTH, TILE_ROWS, Tile};
 
 /// Rows whose sums are in registers at a time: 16 of 32 registers, in two columns of them.
 const ROWS: usize = 8;

@@ -1,7 +1,8 @@
 //! Linear layers with packed weights, on one thread.
 
+use crate::cpu::bf16::packing::pack_weight;
 use crate::cpu::bf16::product::{Columns, Rows, each_block, side_by_side, sums_room, with_kept, with_kept_sums};
-use crate::cpu::bf16::tiles::{BLOCK, Sums, TILE_DEPTH, Tile, depth_tiles, pack_weight, width_tiles};
+use crate::cpu::bf16::tile::{BLOCK, Sums, TILE_DEPTH, Tile, depth_tiles, width_tiles};
 use crate::cpu::bf16::unit::{Ready, Unit};
 use crate::cpu::gemm::Matrix;
 use crate::cpu::uninit::{Uninit, write};

@@ -1,7 +1,8 @@
 //! Matrix products of factors that are rounded to bf16, with sums in f32, by the processor's own instructions. A weight
 //! is rounded and packed once.
 //!
-//! - `tiles`: rounding, and the order in which numbers are packed.
+//! - `tile`: what a tile register holds.
+//! - `packing`: rounding, and the order in which numbers are packed.
 //! - `pairs`: rows of tiles as pairs of numbers, and their transpose.
 //! - `amx`: products by AMX (Intel, from Sapphire Rapids on).
 //! - `avx512`: products by AVX512_BF16 (AMD, from Zen 4 on, and Intel).
@@ -19,12 +20,13 @@ pub(crate) mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod layer;
+pub(crate) mod packing;
 mod pairs;
 mod portable;
 pub(crate) mod product;
 pub(crate) mod row_sums;
 #[cfg(test)]
 mod tests;
-pub(crate) mod tiles;
+pub(crate) mod tile;
 pub(crate) mod unit;
 pub(crate) mod weights;

@@ -1,6 +1,6 @@
 //! Rows of tiles as pairs of numbers, and their transpose.
 
-use crate::cpu::bf16::tiles::{TILE_DEPTH, TILE_ROWS};
+use crate::cpu::bf16::tile::{TILE_DEPTH, TILE_ROWS};
 
 /// A row of a tile. The lower half of each is the first number of a pair.
 pub(crate) type Pairs = [u32; TILE_ROWS];

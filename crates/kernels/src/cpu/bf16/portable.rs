@@ -1,6 +1,6 @@
 //! The same products in plain Rust: what the instructions are compared with.
 
-use crate::cpu::bf16::tiles::{BLOCK, Sums, TILE_DEPTH, TILE_ROWS, Tile};
+use crate::cpu::bf16::tile::{BLOCK, Sums, TILE_DEPTH, TILE_ROWS, Tile};
 
 /// Replaces `sums` by `a b + bias`, or without a bias adds `a b`, as `amx` and `avx512` do, up to the order of the two
 /// products of a pair.

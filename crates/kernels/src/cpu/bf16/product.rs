@@ -5,7 +5,8 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
-use crate::cpu::bf16::tiles::{BLOCK, Sums, Tile, depth_tiles, pack_rows, width_tiles};
+use crate::cpu::bf16::packing::pack_rows;
+use crate::cpu::bf16::tile::{BLOCK, Sums, Tile, depth_tiles, width_tiles};
 use crate::cpu::bf16::unit::Ready;
 use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::gemm::Matrix;
@@ -25,7 +26,7 @@ pub(crate) struct Rows<'a> {
 /// A weight.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns<'a> {
-    /// As [`pack_weight`](crate::cpu::bf16::tiles::pack_weight) packs them.
+    /// As [`pack_weight`](crate::cpu::bf16::packing::pack_weight) packs them.
     pub tiles: &'a [Tile],
     pub count: usize,
     /// Tiles of a column.

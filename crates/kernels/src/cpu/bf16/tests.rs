@@ -2,7 +2,7 @@
 
 use crate::cpu::bf16::attention::{Softmax, attend};
 use crate::cpu::bf16::layer::{Layer, affine, mlp};
-use crate::cpu::bf16::tiles::round;
+use crate::cpu::bf16::packing::round;
 use crate::cpu::bf16::unit::Unit;
 use crate::cpu::gemm::Matrix;
 use crate::cpu::uninit::par_rows;

@@ -6,8 +6,9 @@ use std::sync::OnceLock;
 use crate::cpu::bf16::amx::{Permitted, TileRegisters};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::bf16::avx512::Supported;
+use crate::cpu::bf16::packing::round_rows;
 use crate::cpu::bf16::portable;
-use crate::cpu::bf16::tiles::{BLOCK, Sums, TILE_DEPTH, TILE_ROWS, Tile, round_rows};
+use crate::cpu::bf16::tile::{BLOCK, Sums, TILE_DEPTH, TILE_ROWS, Tile};
 
 /// A set of instructions for products in bf16. A value says that the processor has them.
 #[derive(Clone, Copy, Debug)]

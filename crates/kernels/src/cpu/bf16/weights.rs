@@ -3,8 +3,9 @@
 use rayon::prelude::*;
 
 use crate::cpu::bf16::layer::blocks_of;
+use crate::cpu::bf16::packing::{pack_rows, pack_transposed, pack_weight};
 use crate::cpu::bf16::product::{Columns, Rows, side_by_side, with_kept};
-use crate::cpu::bf16::tiles::{BLOCK, Tile, depth_tiles, pack_rows, pack_transposed, pack_weight, width_tiles};
+use crate::cpu::bf16::tile::{BLOCK, Tile, depth_tiles, width_tiles};
 use crate::cpu::bf16::unit::Unit;
 use crate::cpu::gemm::Matrix;
 use crate::cpu::uninit::par_rows;

@@ -4,7 +4,7 @@ use std::arch::asm;
 
 use crate::cpu::bf16::amx::TileRegisters;
 use crate::cpu::bf16::row_sums::panels::{PANEL_DEPTH, Panel};
-use crate::cpu::bf16::tiles::{BLOCK, Sums, TILE_ROWS, Tile};
+use crate::cpu::bf16::tile::{BLOCK, Sums, TILE_ROWS, Tile};
 
 // The offsets below.
 const _: () = assert!(PANEL_DEPTH == 4 && size_of::<Tile>() == 1024 && BLOCK == 2 * TILE_ROWS && TILE_ROWS == 16);

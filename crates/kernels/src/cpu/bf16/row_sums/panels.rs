@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
+use crate::cpu::bf16::packing::round;
 use crate::cpu::bf16::pairs::{Pairs, beside, put, transposed};
-use crate::cpu::bf16::tiles::{BLOCK, TILE_DEPTH, TILE_ROWS, Tile, round};
+use crate::cpu::bf16::tile::{BLOCK, TILE_DEPTH, TILE_ROWS, Tile};
 use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::gemm::Matrix;
 use crate::cpu::simd::vectorised;

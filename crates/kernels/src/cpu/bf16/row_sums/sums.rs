@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::cpu::bf16::row_sums::panels::{PANEL_DEPTH, Panel};
-use crate::cpu::bf16::tiles::{BLOCK, Sums, Tile};
+use crate::cpu::bf16::tile::{BLOCK, Sums, Tile};
 use crate::cpu::bf16::unit::{Ready, Unit};
 use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
 use crate::cpu::simd::vectorised;

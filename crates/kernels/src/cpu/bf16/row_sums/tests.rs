@@ -1,9 +1,9 @@
 //! Every set of instructions that this processor has, and their arithmetic in plain Rust, against sums in f64.
 
+use crate::cpu::bf16::packing::round;
 use crate::cpu::bf16::row_sums::panels::{PANEL_DEPTH, Panel, Side, panels, panels_of_chunk};
 use crate::cpu::bf16::row_sums::sums::{Factor, row_sums};
 use crate::cpu::bf16::tests::{assert_close, numbers, rounded};
-use crate::cpu::bf16::tiles::round;
 use crate::cpu::bf16::unit::Unit;
 use crate::cpu::gemm::Matrix;
 
