@@ -21,14 +21,14 @@ pub(crate) fn pack_block<'o>(x: Matrix<'_>, out: &'o mut Uninit) -> &'o mut [f32
         return write_rows(out, PANEL, Default::default);
     }
     let panels = (0..cols).step_by(PANEL).map(|first| x.cols(first, PANEL.min(cols - first)));
-    write_parts(out, rows * PANEL, panels, pack_rows)
+    write_parts(out, rows * PANEL, panels, pack_rows::<PANEL>)
 }
 
-/// Writes the rows of a row-major matrix of at most [`PANEL`] columns, filled up with 0.
-pub(crate) fn pack_rows<'o>(x: Matrix<'_>, out: &'o mut Uninit) -> &'o mut [f32] {
-    let (mut row, mut padded) = (0, [0.0; PANEL]);
-    if x.num_cols() == PANEL {
-        return write_rows(out, PANEL, || {
+/// Writes the rows of a row-major matrix of at most `W` columns, filled up with 0.
+pub(crate) fn pack_rows<'o, const W: usize>(x: Matrix<'_>, out: &'o mut Uninit) -> &'o mut [f32] {
+    let (mut row, mut padded) = (0, [0.0; W]);
+    if x.num_cols() == W {
+        return write_rows(out, W, || {
             row += 1;
             x.row(row - 1)
         });

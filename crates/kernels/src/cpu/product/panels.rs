@@ -1,18 +1,22 @@
-//! The right factor of a product, packed in panels: a few columns of it, row after row.
+//! The right factor of a product, packed in strips: the columns that a tile is wide, row after row.
+
+use std::ops::Range;
 
 use crate::cpu::gemm::Matrix;
 use crate::cpu::product::blocked::pack_rows;
-use crate::cpu::product::tile::PANEL;
+use crate::cpu::product::tile::{PANEL, Strips, strip_width};
 use crate::cpu::uninit::{Buffer, Uninit, par_buffers, write_blocks, write_parts};
 
 /// Rows and columns of the blocks in which a transposed matrix is read: whole cache lines.
 const BLOCK: usize = 16;
 
-/// A matrix `[depth, cols]` in panels.
+/// A matrix `[depth, cols]` in panels of whole strips.
 #[derive(Debug)]
 pub(crate) struct Panels {
-    /// `[panels, depth, PANEL]`; columns after the last are 0.
+    /// `[strips, depth, width]`; columns after the last are 0.
     values: Buffer,
+    /// Columns of a strip.
+    width: usize,
     depth: usize,
     cols: usize,
 }
@@ -45,19 +49,27 @@ impl Panels {
             Joined::Beside => (rows, each_cols * matrices.len()),
             Joined::Below => (rows * matrices.len(), each_cols),
         };
+        let width = strip_width();
+        let pack = match width {
+            4 => pack_panel::<4>,
+            8 => pack_panel::<8>,
+            16 => pack_panel::<16>,
+            _ => pack_panel::<PANEL>,
+        };
         let ends: Vec<usize> = (1..=cols.div_ceil(PANEL)).collect();
         let [values] = par_buffers(&ends, [depth * PANEL], [true], |panel, [out]| {
             let first = panel * PANEL;
-            let count = PANEL.min(cols - first);
+            let columns = first..cols.min(first + PANEL);
             [match joined {
-                Joined::Beside if first / each_cols == (first + count - 1) / each_cols => {
-                    pack_panel(&matrices[first / each_cols..][..1], first % each_cols, count, out)
+                Joined::Beside if first / each_cols == (columns.end - 1) / each_cols => {
+                    let start = first % each_cols;
+                    pack(&matrices[first / each_cols..][..1], start..start + columns.len(), out)
                 }
-                Joined::Beside => pack_seam(matrices, first, count, out),
-                Joined::Below => pack_panel(matrices, first, count, out),
+                Joined::Beside => pack_seam(matrices, columns, width, out),
+                Joined::Below => pack(matrices, columns, out),
             }]
         });
-        Self { values, depth, cols }
+        Self { values, width, depth, cols }
     }
 
     pub fn depth(&self) -> usize {
@@ -68,29 +80,39 @@ impl Panels {
         self.cols
     }
 
-    /// Rows `first..first + count` of a panel.
-    pub fn panel(&self, panel: usize, first: usize, count: usize) -> &[f32] {
-        &self.values.get()[(panel * self.depth + first) * PANEL..][..count * PANEL]
+    /// The strips of the columns from `column` on, the first of one, with the rows from `row` on.
+    pub fn strips(&self, column: usize, row: usize) -> Strips<'_> {
+        let values = &self.values.get()[column * self.depth..];
+        Strips { values, width: self.width, depth: self.depth, row }
     }
 }
 
-/// Writes `count` columns of matrices below each other, those after them as 0.
-fn pack_panel<'o>(matrices: &[Matrix<'_>], first: usize, count: usize, out: &'o mut Uninit) -> &'o mut [f32] {
+/// Writes the columns of matrices below each other in strips of `W` columns, those after them as 0.
+fn pack_panel<'o, const W: usize>(
+    matrices: &[Matrix<'_>],
+    columns: Range<usize>,
+    out: &'o mut Uninit,
+) -> &'o mut [f32] {
     let depth = matrices.first().map_or(0, Matrix::num_rows);
-    let columns = matrices.iter().map(|matrix| matrix.cols(first, count));
-    write_parts(out, depth * PANEL, columns, |columns, out| {
+    let strips = (columns.start..columns.start + PANEL).step_by(W).map(|first| match columns.end.checked_sub(first) {
+        Some(count) if count > 0 => (first, count.min(W)),
+        _ => (columns.start, 0),
+    });
+    let parts: Vec<Matrix<'_>> =
+        strips.flat_map(|(first, count)| matrices.iter().map(move |matrix| matrix.cols(first, count))).collect();
+    write_parts(out, depth * W, parts.into_iter(), |columns, out| {
         if columns.is_row_major() {
-            return pack_rows(columns, out);
+            return pack_rows::<W>(columns, out);
         }
-        let mut block = [0.0; BLOCK * PANEL];
-        write_blocks(out, &mut block, |n, block| {
-            transpose(columns.rows(n * BLOCK, BLOCK.min(depth - n * BLOCK)), block.as_chunks_mut().0);
+        let mut block = [[0.0; W]; BLOCK];
+        write_blocks(out, block.as_flattened_mut(), |n, block| {
+            transpose(columns.rows(n * BLOCK, BLOCK.min(depth - n * BLOCK)), block.as_chunks_mut::<W>().0);
         })
     })
 }
 
-/// Reads at most [`BLOCK`] rows of a matrix of at most [`PANEL`] columns that is transposed in memory.
-fn transpose(matrix: Matrix<'_>, rows: &mut [[f32; PANEL]]) {
+/// Reads at most [`BLOCK`] rows of a matrix of at most `W` columns that is transposed in memory.
+fn transpose<const W: usize>(matrix: Matrix<'_>, rows: &mut [[f32; W]]) {
     let (columns, count) = (matrix.t(), matrix.num_rows());
     for from in (0..columns.num_rows()).step_by(BLOCK) {
         let width = BLOCK.min(columns.num_rows() - from);
@@ -111,12 +133,14 @@ fn transpose(matrix: Matrix<'_>, rows: &mut [[f32; PANEL]]) {
 }
 
 /// Writes a panel that more than one of several matrices side by side have columns in.
-fn pack_seam<'o>(matrices: &[Matrix<'_>], first: usize, count: usize, out: &'o mut Uninit) -> &'o mut [f32] {
-    let each = matrices.first().map_or(1, Matrix::num_cols);
-    write_blocks(out, &mut [0.0; PANEL], |row, values| {
-        for (n, value) in values[..count].iter_mut().enumerate() {
-            let column = first + n;
-            *value = matrices[column / each].row(row)[column % each];
-        }
+fn pack_seam<'o>(matrices: &[Matrix<'_>], columns: Range<usize>, width: usize, out: &'o mut Uninit) -> &'o mut [f32] {
+    let (depth, each) = matrices.first().map_or((0, 1), |matrix| (matrix.num_rows(), matrix.num_cols()));
+    write_parts(out, depth * width, 0..PANEL / width, |strip, out| {
+        let strip = columns.clone().skip(strip * width).take(width);
+        write_blocks(out, &mut [0.0; PANEL][..width], |row, values| {
+            for (value, column) in values.iter_mut().zip(strip.clone()) {
+                *value = matrices[column / each].row(row)[column % each];
+            }
+        })
     })
 }

@@ -68,12 +68,7 @@ fn add_block(x: Rows<'_>, rows: usize, matrix: &Panels, depth: usize, layout: La
             Layout::Plain => Place { start: first, stride: cols, first, count: PANEL.min(cols - first) },
             Layout::Blocked => Place { start: first * rows, stride: PANEL, first, count: PANEL },
         };
-        let values = matrix.panel(panel, depth, count);
-        let next = if first + PANEL < cols { matrix.panel(panel + 1, depth, count) } else { &[] };
-        let right = |row: usize| {
-            let from = row * PANEL;
-            Columns::Packed([&values[from..], next.get(from..).unwrap_or_default()])
-        };
+        let right = |row: usize| Columns::Packed(matrix.strips(first, depth + row));
         add_columns(x, rows, depth..depth + count, right, out, place);
     }
 }

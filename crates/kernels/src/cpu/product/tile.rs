@@ -1,5 +1,7 @@
 //! The inner loop: products of a few rows with a panel, summed in registers.
 
+use std::hint::black_box;
+
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::cpu::product::output::{Memory, Place};
@@ -13,6 +15,10 @@ const LINE: usize = 16;
 
 /// How many rows ahead a matrix is read that is not packed: a processor does not foresee rows that are on other pages.
 const ROWS_AHEAD: usize = 16;
+
+/// Rows of both factors of sums over rows that are read at once. Rows at multiples of 256 bytes share a quarter of the
+/// sets of an L1 cache, which still hold this many lines of each factor.
+const ROWS_AT_ONCE: usize = 64;
 
 /// Rows of a tile. Six rows of sums fit the registers of AVX2 (rows of 2 vectors, 16 registers), AVX-512 and NEON (rows
 /// of 4 vectors, 32 registers) beside the factors.
@@ -28,6 +34,12 @@ trait Tiled {
     fn run<S: Simd, const V: usize>(self, simd: S);
 }
 
+/// Vectors in a row of sums: SSE and AVX2 have 16 registers.
+#[inline(always)]
+const fn vectors<S: Simd>() -> usize {
+    if matches!(S::F32_LANES, 4 | 8) && cfg!(target_arch = "x86_64") { 2 } else { 4 }
+}
+
 /// Runs the form for this processor.
 fn tiled<T: Tiled>(tiled: T) {
     struct Call<T>(T);
@@ -36,8 +48,7 @@ fn tiled<T: Tiled>(tiled: T) {
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            // SSE and AVX2 have 16 registers.
-            if matches!(S::F32_LANES, 4 | 8) && cfg!(target_arch = "x86_64") {
+            if vectors::<S>() == 2 {
                 self.0.run::<S, 2>(simd);
             } else {
                 self.0.run::<S, 4>(simd);
@@ -63,26 +74,94 @@ fn arch() -> Arch {
     ARCH.get().unwrap_or_default()
 }
 
-/// Adds the products of a panel's row of `V` vectors with a value for each of `N` rows of sums.
+/// Adds the products of a row of `V` vectors with a value for each of `N` rows of sums.
 ///
 /// Written out, because the compiler keeps sums in memory that a loop addresses. Conditions are known to it.
 ///
 /// `mul_add_e`: one rounding where the processor has the instruction, and two elsewhere, where one would be emulated.
-macro_rules! add_products {
+macro_rules! add_row {
     ($simd:ident, $sums:ident, $panel:ident, $N:ident, $V:ident, |$n:ident| $value:expr) => {
-        add_products!(@rows $simd $sums $panel $N $V [$n $value] 0 1 2 3 4 5)
+        add_row!(@rows $simd $sums $panel $N $V [$n $value] 0 1 2 3 4 5)
     };
     (@rows $simd:ident $sums:ident $panel:ident $N:ident $V:ident $value:tt $($row:literal)*) => {
-        $(if $row < $N { add_products!(@row $simd $sums $panel $V $value $row) })*
+        $(if $row < $N { add_row!(@row $simd $sums $panel $V $value $row) })*
     };
     (@row $simd:ident $sums:ident $panel:ident $V:ident [$n:ident $value:expr] $row:literal) => {{
         let $n: usize = $row;
         let value = $simd.splat_f32s($value);
-        add_products!(@vectors $simd $sums $panel $V value $row, 0 1 2 3);
+        add_row!(@vectors $simd $sums $panel $V value $row, 0 1 2 3);
     }};
     (@vectors $simd:ident $sums:ident $panel:ident $V:ident $value:ident $row:literal, $($v:literal)*) => {{
         $(if $v < $V { $sums[$row][$v] = $simd.mul_add_e_f32s($panel[$v], $value, $sums[$row][$v]); })*
     }};
+}
+
+/// Values of a left factor: the one of row `n` at `k` is `values[n * row + k * depth]`.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    values: &'a [f32],
+    row: usize,
+    depth: usize,
+}
+
+/// The inner loop: adds `depth` products to each value of `N` rows of sums. The rows of the right factor are `step`
+/// apart; `ahead` asks for what is read later.
+///
+/// The sums come and go through a pointer that hides where they are: as part of the loops around this one, the compiler
+/// kept 4 of 12 registers of sums in memory on AVX2, 15 of 24 on AVX-512.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a bounds check in the inner loop has the compiler keep the sums in memory")]
+fn add_products<S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; V]; N],
+    depth: usize,
+    left: Left<'_>,
+    (right, step): (&[[S::f32s; V]], usize),
+    ahead: impl Fn(usize),
+) {
+    let Some(last) = depth.checked_sub(1) else { return };
+    assert!(left.values.len() > (N - 1) * left.row + last * left.depth, "values of the left factor of a tile");
+    assert!(right.len() > last * step, "rows of the right factor of a tile");
+    // SAFETY: `k` is at most `last` and `n` below `N`, with which both are in bounds.
+    let left = |n: usize, k: usize| unsafe { *left.values.get_unchecked(n * left.row + k * left.depth) };
+    // SAFETY: as above.
+    let right = |k: usize| unsafe { right.get_unchecked(k * step) };
+    let kept = black_box(sums);
+    let mut sums = *kept;
+    for k in 0..depth {
+        ahead(k);
+        let row = right(k);
+        add_row!(simd, sums, row, N, V, |n| left(n, k));
+    }
+    *kept = sums;
+}
+
+/// What is computed tile by tile.
+trait Tiles<S: Simd, const V: usize> {
+    /// The sums of the rows from `row` on.
+    fn tile<const N: usize>(&mut self, simd: S, row: usize);
+}
+
+/// Computes all tiles of `rows` rows.
+#[inline(always)]
+fn each_tile<S: Simd, const V: usize>(simd: S, rows: usize, tiles: &mut impl Tiles<S, V>) {
+    let mut row = 0;
+    while row < rows {
+        let count = match rows - row {
+            // Two tiles of 4 rows are faster than one of 6 and one of 2.
+            7 | 8 => 4,
+            rest => rest.min(TILE_ROWS),
+        };
+        match count {
+            1 => tiles.tile::<1>(simd, row),
+            2 => tiles.tile::<2>(simd, row),
+            3 => tiles.tile::<3>(simd, row),
+            4 => tiles.tile::<4>(simd, row),
+            5 => tiles.tile::<5>(simd, row),
+            _ => tiles.tile::<TILE_ROWS>(simd, row),
+        }
+        row += count;
+    }
 }
 
 /// Part of the rows of a left factor: `depth` values of each, `stride` apart.
@@ -93,21 +172,46 @@ pub(crate) struct Slice<'a> {
     pub depth: usize,
 }
 
-/// How many rows the next tile has.
-#[inline(always)]
-fn next_rows(rest: usize) -> usize {
-    match rest {
-        // Two tiles of 4 rows are faster than one of 6 and one of 2.
-        7 | 8 => 4,
-        rest => rest.min(TILE_ROWS),
+/// A matrix in strips: the columns that a tile is wide, row after row.
+///
+/// Strips follow each other. Between the rows of a panel, those of a strip would share a part of the sets of an L1
+/// cache.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Strips<'a> {
+    /// `[strips, depth, width]`.
+    pub values: &'a [f32],
+    pub width: usize,
+    pub depth: usize,
+    /// The first row that is read.
+    pub row: usize,
+}
+
+impl<'a> Strips<'a> {
+    /// The strip that starts with a column; empty after the last one.
+    #[inline(always)]
+    fn at(self, column: usize) -> &'a [f32] {
+        self.values.get(column * self.depth + self.row * self.width..).unwrap_or_default()
     }
+}
+
+/// Columns of a strip, those of this processor's tiles.
+pub(crate) fn strip_width() -> usize {
+    struct Width;
+    impl WithSimd for Width {
+        type Output = usize;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            vectors::<S>() * S::F32_LANES
+        }
+    }
+    arch().dispatch(Width)
 }
 
 /// Columns of the right factor, as many as a panel has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Columns<'a> {
-    /// Of a panel, `[depth, PANEL]`, and of that which follows.
-    Packed([&'a [f32]; 2]),
+    Packed(Strips<'a>),
     /// Of a row-major matrix: from the first value on, with the distance between the starts of two rows, a multiple of
     /// [`PANEL`].
     InPlace(&'a [f32], usize),
@@ -132,82 +236,76 @@ pub(crate) fn rows_by_panel(blocks: &[(Slice<'_>, Columns<'_>)], rows: usize, ou
         fn run<S: Simd, const V: usize>(self, simd: S) {
             let Self { blocks, rows, out, place } = self;
             for column in (0..place.count).step_by(V * S::F32_LANES) {
-                let mut row = 0;
-                while row < rows {
-                    let (count, at) = (next_rows(rows - row), [row, column]);
-                    match count {
-                        1 => rows_tile::<S, V, 1>(simd, blocks, at, out, place),
-                        2 => rows_tile::<S, V, 2>(simd, blocks, at, out, place),
-                        3 => rows_tile::<S, V, 3>(simd, blocks, at, out, place),
-                        4 => rows_tile::<S, V, 4>(simd, blocks, at, out, place),
-                        5 => rows_tile::<S, V, 5>(simd, blocks, at, out, place),
-                        _ => rows_tile::<S, V, TILE_ROWS>(simd, blocks, at, out, place),
-                    }
-                    row += count;
-                }
+                each_tile::<S, V>(simd, rows, &mut RowTiles { blocks, column, out: &mut *out, place });
             }
         }
     }
     tiled(Rows { blocks, rows, out, place });
 }
 
-#[inline(always)]
-fn rows_tile<S: Simd, const V: usize, const N: usize>(
-    simd: S,
-    blocks: &[(Slice<'_>, Columns<'_>)],
-    [row, column]: [usize; 2],
-    out: &mut Memory<'_>,
+/// Some columns of the products of rows with a panel.
+struct RowTiles<'m, 'o> {
+    blocks: &'m [(Slice<'m>, Columns<'m>)],
+    /// The first of them.
+    column: usize,
+    out: &'m mut Memory<'o>,
     place: Place,
-) {
-    let mut sums = [[simd.splat_f32s(0.0); V]; N];
-    for &(Slice { values, stride, depth }, right) in blocks {
-        let x: [&[f32]; N] = std::array::from_fn(|n| &values[(row + n) * stride..][..depth]);
-        match right {
-            Columns::Packed([panel, next]) => {
-                let next = ahead(next, row, depth);
-                let panel = columns::<S, V>(panel, PANEL, column, depth);
-                for k in 0..depth {
-                    let panel = &panel[k * (PANEL / (V * S::F32_LANES))];
-                    if k.is_multiple_of(2) {
-                        prefetch(next, k / 2 * LINE);
-                    }
-                    add_products!(simd, sums, panel, N, V, |n| x[n][k]);
+}
+
+impl<S: Simd, const V: usize> Tiles<S, V> for RowTiles<'_, '_> {
+    #[inline(always)]
+    fn tile<const N: usize>(&mut self, simd: S, row: usize) {
+        let mut sums = [[simd.splat_f32s(0.0); V]; N];
+        for &(Slice { values, stride, depth }, right) in self.blocks {
+            let left = Left { values: &values[row * stride..], row: stride, depth: 1 };
+            match right {
+                Columns::Packed(strips) => {
+                    let width = V * S::F32_LANES;
+                    assert_eq!(strips.width, width, "columns of a packed strip");
+                    let next = ahead(strips.at(self.column + width), row, depth, width);
+                    let right = columns::<S, V>(strips.at(self.column), width, 0, depth);
+                    add_products(simd, &mut sums, depth, left, right, |k| prefetch(next, k * (LINE / 2)));
                 }
-            }
-            Columns::InPlace(right, stride) => {
-                let panel = columns::<S, V>(right, stride, column, depth);
-                for k in 0..depth {
-                    let panel = &panel[k * (stride / (V * S::F32_LANES))];
-                    // The tiles after the first find the columns in a cache.
-                    if row == 0 {
-                        for line in (0..V * S::F32_LANES).step_by(LINE) {
-                            prefetch(right, (k + ROWS_AHEAD) * stride + column + line);
+                Columns::InPlace(matrix, stride) => {
+                    let right = columns::<S, V>(matrix, stride, self.column, depth);
+                    add_products(simd, &mut sums, depth, left, right, |k| {
+                        // The tiles after the first find the columns in a cache.
+                        if row == 0 {
+                            for line in (0..V * S::F32_LANES).step_by(LINE) {
+                                prefetch(matrix, (k + ROWS_AHEAD) * stride + self.column + line);
+                            }
                         }
-                    }
-                    add_products!(simd, sums, panel, N, V, |n| x[n][k]);
+                    });
                 }
             }
         }
-    }
-    let sums = sums;
-    for (n, sums) in sums.iter().enumerate() {
-        out.store(place, row + n, column, pulp::bytemuck::cast_slice(sums));
+        for (n, sums) in sums.iter().enumerate() {
+            self.out.store(self.place, row + n, self.column, pulp::bytemuck::cast_slice(sums));
+        }
     }
 }
 
-/// What the tile from `row` on reads ahead of the next panel, which the first tile would have to wait for: a cache line
+/// What the tile from `row` on reads ahead of the next strip, which the first tile would have to wait for: a cache line
 /// for every second of its products.
 #[inline(always)]
-fn ahead(next: &[f32], row: usize, depth: usize) -> &[f32] {
-    next.get(row / TILE_ROWS * (depth / 2 * LINE)..).unwrap_or_default()
+fn ahead(next: &[f32], row: usize, depth: usize, width: usize) -> &[f32] {
+    let at = row / TILE_ROWS * (depth / 2 * LINE);
+    next.get(at..depth * width).unwrap_or_default()
 }
 
-/// The vectors of a panel's columns from `column` on; those of a row are `stride` values from those of the next.
+/// The vectors of `depth` rows from `column` on, and the distance between those of a row and those of the next; the
+/// rows of `panel` are `stride` values apart.
 #[inline(always)]
-fn columns<S: Simd, const V: usize>(panel: &[f32], stride: usize, column: usize, depth: usize) -> &[[S::f32s; V]] {
-    let Some(last) = depth.checked_sub(1) else { return &[] };
-    let rows = S::as_simd_f32s(&panel[..last * stride + PANEL]).0.as_chunks::<V>().0;
-    &rows[column / (V * S::F32_LANES)..]
+fn columns<S: Simd, const V: usize>(
+    panel: &[f32],
+    stride: usize,
+    column: usize,
+    depth: usize,
+) -> (&[[S::f32s; V]], usize) {
+    let step = stride / (V * S::F32_LANES);
+    let Some(last) = depth.checked_sub(1) else { return (&[], step) };
+    let rows = S::as_simd_f32s(&panel[..last * stride + PANEL.min(stride)]).0.as_chunks::<V>().0;
+    (&rows[column / (V * S::F32_LANES)..], step)
 }
 
 /// A block of rows of both factors of sums over rows.
@@ -233,19 +331,23 @@ pub(crate) fn columns_by_panel(blocks: &[RowBlock<'_>], rows: usize, out: &mut M
         #[inline(always)]
         fn run<S: Simd, const V: usize>(self, simd: S) {
             let Self { blocks, rows, out, place } = self;
+            let zero = [simd.splat_f32s(0.0); V];
+            let mut room = [zero; ROWS_AT_ONCE];
             for column in (0..place.count).step_by(V * S::F32_LANES) {
-                let mut row = 0;
-                while row < rows {
-                    let (count, at) = (next_rows(rows - row), [row, column]);
-                    match count {
-                        1 => columns_tile::<S, V, 1>(simd, blocks, at, out, place),
-                        2 => columns_tile::<S, V, 2>(simd, blocks, at, out, place),
-                        3 => columns_tile::<S, V, 3>(simd, blocks, at, out, place),
-                        4 => columns_tile::<S, V, 4>(simd, blocks, at, out, place),
-                        5 => columns_tile::<S, V, 5>(simd, blocks, at, out, place),
-                        _ => columns_tile::<S, V, TILE_ROWS>(simd, blocks, at, out, place),
+                let mut sums = [zero; PANEL];
+                for &RowBlock { left, right, next } in blocks {
+                    // The columns after the first find it in a cache.
+                    let mut next = if column == 0 { next } else { Default::default() };
+                    let parts = left.chunks(ROWS_AT_ONCE * PANEL).zip(right.chunks(ROWS_AT_ONCE * PANEL));
+                    for (left, right) in parts {
+                        let depth = right.len() / PANEL;
+                        let right = columns::<S, V>(right, PANEL, column, depth);
+                        let right = side_by_side(right, &mut room[..depth]);
+                        each_tile(simd, rows, &mut ColumnTiles { left, right, next: &mut next, sums: &mut sums });
                     }
-                    row += count;
+                }
+                for (row, sums) in sums[..rows].iter().enumerate() {
+                    out.store(place, row, column, pulp::bytemuck::cast_slice(sums));
                 }
             }
         }
@@ -253,43 +355,44 @@ pub(crate) fn columns_by_panel(blocks: &[RowBlock<'_>], rows: usize, out: &mut M
     tiled(Sums { blocks, rows, out, place });
 }
 
+/// Rows without what lies between them, copied to `room` if there is any.
 #[inline(always)]
-#[expect(unsafe_code, reason = "a bounds check in the inner loop has the compiler keep the sums in memory")]
-fn columns_tile<S: Simd, const V: usize, const N: usize>(
-    simd: S,
-    blocks: &[RowBlock<'_>],
-    [row, column]: [usize; 2],
-    out: &mut Memory<'_>,
-    place: Place,
-) {
-    let step = PANEL / (V * S::F32_LANES);
-    let mut sums = [[simd.splat_f32s(0.0); V]; N];
-    for block in blocks {
-        let depth = block.right.len() / PANEL;
-        let Some(last) = depth.checked_sub(1) else { continue };
-        let next = next_line(block.next, row, depth);
-        let right = columns::<S, V>(block.right, PANEL, column, depth);
-        let left = &block.left[row..];
-        assert!(right.len() > last * step && left.len() >= last * PANEL + N, "rows of a panel");
-        for k in 0..depth {
-            // SAFETY: `k` is at most `last`, with which both are in bounds.
-            let (right, left) =
-                unsafe { (right.get_unchecked(k * step), left.get_unchecked(k * PANEL..k * PANEL + N)) };
-            prefetch(next, k * LINE);
-            add_products!(simd, sums, right, N, V, |n| left[n]);
-        }
+fn side_by_side<'a, T: Copy>((rows, step): (&'a [T], usize), room: &'a mut [T]) -> &'a [T] {
+    if step == 1 {
+        return rows;
     }
-    for (n, sums) in sums.iter().enumerate() {
-        out.store(place, row + n, column, pulp::bytemuck::cast_slice(sums));
+    room.iter_mut().zip(rows.iter().step_by(step)).for_each(|(slot, row)| *slot = *row);
+    room
+}
+
+/// Some columns of sums over a block of rows.
+struct ColumnTiles<'m, 'a, S: Simd, const V: usize> {
+    left: &'m [f32],
+    /// `[rows of the block]`.
+    right: &'m [[S::f32s; V]],
+    /// What is left to read ahead.
+    next: &'m mut [&'a [f32]; 2],
+    sums: &'m mut [[S::f32s; V]; PANEL],
+}
+
+impl<S: Simd, const V: usize> Tiles<S, V> for ColumnTiles<'_, '_, S, V> {
+    #[inline(always)]
+    fn tile<const N: usize>(&mut self, simd: S, row: usize) {
+        let sums = &mut self.sums[row..].as_chunks_mut::<N>().0[0];
+        let depth = self.right.len();
+        let next = take_lines(self.next, depth);
+        let left = Left { values: &self.left[row..], row: 1, depth: PANEL };
+        add_products(simd, sums, depth, left, (self.right, 1), |k| prefetch(next, k * LINE));
     }
 }
 
-/// What the tile from `row` on reads ahead: a cache line for each of its products, first all of one panel, then the
-/// other.
+/// What a tile reads ahead, a cache line for each of its products: first all of one panel, then of the other.
 #[inline(always)]
-fn next_line(next: [&[f32]; 2], row: usize, depth: usize) -> &[f32] {
-    const TILES: usize = PANEL / LINE;
-    let tile = row / TILE_ROWS;
-    let panel = next.get(tile / TILES).copied().unwrap_or_default();
-    panel.get(tile % TILES * (depth * LINE)..).unwrap_or_default()
+fn take_lines<'a>([panel, then]: &mut [&'a [f32]; 2], count: usize) -> &'a [f32] {
+    if panel.is_empty() {
+        std::mem::swap(panel, then);
+    }
+    let lines;
+    (lines, *panel) = panel.split_at(panel.len().min(count * LINE));
+    lines
 }
