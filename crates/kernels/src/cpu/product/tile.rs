@@ -17,7 +17,7 @@ const LINE: usize = 16;
 const ROWS_AHEAD: usize = 16;
 
 /// Rows of both factors of sums over rows that are read at once. Rows at multiples of 256 bytes share a quarter of the
-/// sets of an L1 cache, which still hold this many lines of each factor.
+/// sets of an L1 cache, which hold this many lines of each factor.
 const ROWS_AT_ONCE: usize = 64;
 
 /// Rows of a tile. Six rows of sums fit the registers of AVX2 (rows of 2 vectors, 16 registers), AVX-512 and NEON (rows
@@ -332,7 +332,6 @@ pub(crate) fn columns_by_panel(blocks: &[RowBlock<'_>], rows: usize, out: &mut M
         fn run<S: Simd, const V: usize>(self, simd: S) {
             let Self { blocks, rows, out, place } = self;
             let zero = [simd.splat_f32s(0.0); V];
-            let mut room = [zero; ROWS_AT_ONCE];
             for column in (0..place.count).step_by(V * S::F32_LANES) {
                 let mut sums = [zero; PANEL];
                 for &RowBlock { left, right, next } in blocks {
@@ -342,8 +341,8 @@ pub(crate) fn columns_by_panel(blocks: &[RowBlock<'_>], rows: usize, out: &mut M
                     for (left, right) in parts {
                         let depth = right.len() / PANEL;
                         let right = columns::<S, V>(right, PANEL, column, depth);
-                        let right = side_by_side(right, &mut room[..depth]);
-                        each_tile(simd, rows, &mut ColumnTiles { left, right, next: &mut next, sums: &mut sums });
+                        let (next, sums) = (&mut next, &mut sums);
+                        each_tile(simd, rows, &mut ColumnTiles { left, right, depth, next, sums });
                     }
                 }
                 for (row, sums) in sums[..rows].iter().enumerate() {
@@ -355,21 +354,13 @@ pub(crate) fn columns_by_panel(blocks: &[RowBlock<'_>], rows: usize, out: &mut M
     tiled(Sums { blocks, rows, out, place });
 }
 
-/// Rows without what lies between them, copied to `room` if there is any.
-#[inline(always)]
-fn side_by_side<'a, T: Copy>((rows, step): (&'a [T], usize), room: &'a mut [T]) -> &'a [T] {
-    if step == 1 {
-        return rows;
-    }
-    room.iter_mut().zip(rows.iter().step_by(step)).for_each(|(slot, row)| *slot = *row);
-    room
-}
-
 /// Some columns of sums over a block of rows.
 struct ColumnTiles<'m, 'a, S: Simd, const V: usize> {
     left: &'m [f32],
-    /// `[rows of the block]`.
-    right: &'m [[S::f32s; V]],
+    /// The vectors, and the distance between those of a row and those of the next.
+    right: (&'m [[S::f32s; V]], usize),
+    /// Rows of the block.
+    depth: usize,
     /// What is left to read ahead.
     next: &'m mut [&'a [f32]; 2],
     sums: &'m mut [[S::f32s; V]; PANEL],
@@ -379,10 +370,9 @@ impl<S: Simd, const V: usize> Tiles<S, V> for ColumnTiles<'_, '_, S, V> {
     #[inline(always)]
     fn tile<const N: usize>(&mut self, simd: S, row: usize) {
         let sums = &mut self.sums[row..].as_chunks_mut::<N>().0[0];
-        let depth = self.right.len();
-        let next = take_lines(self.next, depth);
+        let next = take_lines(self.next, self.depth);
         let left = Left { values: &self.left[row..], row: 1, depth: PANEL };
-        add_products(simd, sums, depth, left, (self.right, 1), |k| prefetch(next, k * LINE));
+        add_products(simd, sums, self.depth, left, self.right, |k| prefetch(next, k * LINE));
     }
 }
 
