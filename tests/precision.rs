@@ -41,6 +41,17 @@ fn assert_lacks_instructions(key: &str, text: &str) {
     eprintln!("skipped: this processor has neither AMX nor AVX512_BF16");
 }
 
+/// Whether this processor computes in bf16; if not, the error is checked.
+pub(crate) fn computes_bf16(session: &Session) -> bool {
+    let sets = ["run.dir=in-bf16", "run.precision=bf16", "train.epochs=1"];
+    let sets = sets.iter().flat_map(|set| ["--set", *set]);
+    let output = session.run(&["train", "--config", "lit.toml"].into_iter().chain(sets).collect::<Vec<_>>());
+    if !output.status.success() {
+        assert_lacks_instructions("run.precision", &String::from_utf8_lossy(&output.stderr));
+    }
+    output.status.success()
+}
+
 /// Factors of products are rounded, where the processor has instructions for them; an error where it has not.
 #[test]
 fn locked_towers_in_bf16_on_the_cpu() {

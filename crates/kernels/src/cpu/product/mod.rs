@@ -8,7 +8,7 @@
 //! - `prefetch`: reads ahead.
 //! - `output`: where its sums go.
 //! - `panels`: the right factor, such as a weight, packed.
-//! - `blocked`: rows of a batch in the same order, in which they can be each factor of a product.
+//! - `blocked`: rows of a batch in panels, in which they can be each factor of a product.
 //! - `rows`: products of rows with a packed matrix.
 //! - `few_rows`: products of few rows with a matrix that is not packed.
 //! - `row_sums`: sums over all rows, such as the gradient of a weight.

@@ -31,8 +31,8 @@ pub(crate) struct Place {
     pub count: usize,
 }
 
-/// Values that are added at once: a register of AVX2. As arrays, because the compiler does not know that what is read
-/// and what is written lie apart, and would add one by one.
+/// Values that are added at once: a vector of AVX2. Arrays tell the compiler that what it reads and what it writes lie
+/// apart; it added one value at a time otherwise.
 const PART: usize = 8;
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::cpu::gemm::Matrix;
 use crate::cpu::product::blocked::pack_rows;
 use crate::cpu::product::tile::{PANEL, Strips, strip_width};
-use crate::cpu::uninit::{Buffer, Uninit, par_buffers, write_blocks, write_parts};
+use crate::cpu::uninit::{Buffer, Uninit, par_buffers, write_blocks, write_parts, write_rows};
 
 /// Rows and columns of the blocks in which a transposed matrix is read: whole cache lines.
 const BLOCK: usize = 16;
@@ -52,9 +52,9 @@ impl Panels {
         let width = strip_width();
         let pack = match width {
             4 => pack_panel::<4>,
-            8 => pack_panel::<8>,
             16 => pack_panel::<16>,
-            _ => pack_panel::<PANEL>,
+            PANEL => pack_panel::<PANEL>,
+            other => panic!("no tile is {other} columns wide"),
         };
         let ends: Vec<usize> = (1..=cols.div_ceil(PANEL)).collect();
         let [values] = par_buffers(&ends, [depth * PANEL], [true], |panel, [out]| {
@@ -80,7 +80,7 @@ impl Panels {
         self.cols
     }
 
-    /// The strips of the columns from `column` on, the first of one, with the rows from `row` on.
+    /// The strips from the one that starts with `column` on, read from row `row` on.
     pub fn strips(&self, column: usize, row: usize) -> Strips<'_> {
         let values = &self.values.get()[column * self.depth..];
         Strips { values, width: self.width, depth: self.depth, row }
@@ -94,6 +94,9 @@ fn pack_panel<'o, const W: usize>(
     out: &'o mut Uninit,
 ) -> &'o mut [f32] {
     let depth = matrices.first().map_or(0, Matrix::num_rows);
+    if depth == 0 {
+        return write_rows(out, PANEL, Default::default);
+    }
     let strips = (columns.start..columns.start + PANEL).step_by(W).map(|first| match columns.end.checked_sub(first) {
         Some(count) if count > 0 => (first, count.min(W)),
         _ => (columns.start, 0),
@@ -134,11 +137,12 @@ fn transpose<const W: usize>(matrix: Matrix<'_>, rows: &mut [[f32; W]]) {
 
 /// Writes a panel that more than one of several matrices side by side have columns in.
 fn pack_seam<'o>(matrices: &[Matrix<'_>], columns: Range<usize>, width: usize, out: &'o mut Uninit) -> &'o mut [f32] {
+    assert!(matrices.iter().all(Matrix::is_row_major), "a matrix beside others is transposed");
     let (depth, each) = matrices.first().map_or((0, 1), |matrix| (matrix.num_rows(), matrix.num_cols()));
     write_parts(out, depth * width, 0..PANEL / width, |strip, out| {
-        let strip = columns.clone().skip(strip * width).take(width);
+        let columns = columns.clone().skip(strip * width).take(width);
         write_blocks(out, &mut [0.0; PANEL][..width], |row, values| {
-            for (value, column) in values.iter_mut().zip(strip.clone()) {
+            for (value, column) in values.iter_mut().zip(columns.clone()) {
                 *value = matrices[column / each].row(row)[column % each];
             }
         })

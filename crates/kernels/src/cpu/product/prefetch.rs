@@ -1,7 +1,8 @@
 //! Asks the processor to read ahead.
 
-/// Reads the cache line of the value at `offset` to the L2 cache. `values` may end before it. Elsewhere than on x86-64,
-/// this does nothing.
+/// Reads the cache line of the value at `offset` to the L2 cache. `values` may end before it, but should not be
+/// empty: its address is not mapped then, which the processor looks up each time. Elsewhere than on x86-64, this does
+/// nothing.
 #[inline(always)]
 pub(crate) fn prefetch(values: &[f32], offset: usize) {
     #[cfg(target_arch = "x86_64")]

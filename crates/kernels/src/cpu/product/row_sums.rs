@@ -11,7 +11,7 @@ use crate::cpu::product::tile::{DEPTH, PANEL, RowBlock, columns_by_panel};
 use crate::cpu::simd::vectorised;
 use crate::cpu::uninit::{Scratch, Uninit, par_groups};
 
-/// Blocks of rows that are summed in registers from 0.
+/// Blocks of rows that are summed from 0.
 const DEPTH_BLOCKS: usize = DEPTH / CHUNK_ROWS;
 
 /// `left^T right`, `[columns of left, columns of right]`.

@@ -127,31 +127,24 @@ fn bits_of_a_row_are_its_own() {
 /// Also where matrices are side by side, and with vectors that are narrower.
 #[test]
 fn few_rows_give_the_bits_of_packed_matrices() {
-    let archs = [pulp::Arch::new(), pulp::Arch::Scalar];
-    #[cfg(target_arch = "x86_64")]
-    let archs = archs.into_iter().chain(pulp::x86::V3::try_new().map(pulp::Arch::V3));
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    for arch in archs {
-        pool.install(|| {
-            ARCH.set(Some(arch));
-            for (rows, depth, cols) in [(1, 1, 64), (0, 600, 64), (5, 70, 128), (13, 600, 64), (128, 1300, 192)] {
-                let (x, bias) = (numbers(1, rows * depth), numbers(9, 2 * cols));
-                let weights = [2, 3].map(|seed| numbers(seed, depth * cols));
-                let (x, weights) = (Matrix::new(&x, depth), weights.each_ref().map(|w| Matrix::new(w, cols)));
-                let mut block = Scratch::new(rows.max(1) * blocked_cols(depth));
-                let block = pack_block(x, block.uninit(rows * blocked_cols(depth)));
-                let panels = Panels::beside(&weights);
-                for x in [Rows::Plain(x), Rows::Blocked(Block::new(block, rows, depth))] {
-                    let of_few = |plus| few_rows(x, &weights, plus);
-                    for plus in [Plus::Nothing, Plus::Row(&bias)] {
-                        assert_eq!(of_few(plus), computed(x, rows, &panels, plus, Layout::Blocked), "{rows} rows");
-                    }
-                    let plain = computed(x, rows, &panels, Plus::Nothing, Layout::Plain);
-                    assert_eq!(row_major(of_few(Plus::Nothing), rows, 2 * cols), plain, "{rows} rows");
+    with_each_width(|| {
+        for (rows, depth, cols) in [(1, 1, 64), (0, 600, 64), (5, 70, 128), (13, 600, 64), (128, 1300, 192)] {
+            let (x, bias) = (numbers(1, rows * depth), numbers(9, 2 * cols));
+            let weights = [2, 3].map(|seed| numbers(seed, depth * cols));
+            let (x, weights) = (Matrix::new(&x, depth), weights.each_ref().map(|w| Matrix::new(w, cols)));
+            let mut block = Scratch::new(rows.max(1) * blocked_cols(depth));
+            let block = pack_block(x, block.uninit(rows * blocked_cols(depth)));
+            let panels = Panels::beside(&weights);
+            for x in [Rows::Plain(x), Rows::Blocked(Block::new(block, rows, depth))] {
+                let of_few = |plus| few_rows(x, &weights, plus);
+                for plus in [Plus::Nothing, Plus::Row(&bias)] {
+                    assert_eq!(of_few(plus), computed(x, rows, &panels, plus, Layout::Blocked), "{rows} rows");
                 }
+                let plain = computed(x, rows, &panels, Plus::Nothing, Layout::Plain);
+                assert_eq!(row_major(of_few(Plus::Nothing), rows, 2 * cols), plain, "{rows} rows");
             }
-        });
-    }
+        }
+    });
 }
 
 /// Products and sums over rows, on one thread with these vectors.
@@ -167,6 +160,71 @@ fn with_vectors(arch: pulp::Arch) -> [Vec<f32>; 2] {
         let sums = row_sums(Blocks::new(left.get(), rows, depth, [0, 1]), Blocks::new(right.get(), rows, cols, [0, 1]));
         [products, sums]
     })
+}
+
+/// Runs `check` on one thread with each kind of vectors that this processor has.
+fn with_each_width(check: impl Fn() + Send + Sync) {
+    #[cfg(target_arch = "x86_64")]
+    let narrow = pulp::x86::V3::try_new().map(pulp::Arch::V3);
+    #[cfg(not(target_arch = "x86_64"))]
+    let narrow = None;
+    for arch in [Some(pulp::Arch::Scalar), narrow, Some(pulp::Arch::new())].into_iter().flatten() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        pool.install(|| {
+            ARCH.set(Some(arch));
+            check();
+        });
+    }
+}
+
+/// Matrices side by side and below each other, row-major and transposed, with every number of columns in a strip.
+#[test]
+fn strips_have_all_columns_of_all_matrices() {
+    with_each_width(|| {
+        for (depth, cols) in [(3, 1), (17, 15), (512, 16), (40, 17), (33, 64), (5, 65), (513, 130)] {
+            let values = [1, 2].map(|seed| numbers(seed, depth * cols));
+            let turned = values.each_ref().map(|values| -> Vec<f32> {
+                (0..depth * cols).map(|n| values[n % depth * cols + n / depth]).collect()
+            });
+            let matrices = values.each_ref().map(|values| Matrix::new(values, cols));
+            let transposed = turned.each_ref().map(|values| Matrix::new(values, depth).t());
+            let x = numbers(3, 7 * 2 * depth);
+            let x = Matrix::new(&x, 2 * depth);
+            let halves = [x.cols(0, depth), x.cols(depth, depth)];
+            let [first, other] = matrices.map(|matrix| expected(halves[0], matrix));
+            let beside: Vec<f32> =
+                first.chunks(cols).zip(other.chunks(cols)).flat_map(|(a, b)| a.iter().chain(b)).copied().collect();
+            let below: Vec<f32> = first.iter().zip(expected(halves[1], matrices[1])).map(|(a, b)| a + b).collect();
+            let product = |x, panels| computed(Rows::Plain(x), 7, &panels, Plus::Nothing, Layout::Plain);
+            let what = format!("{depth} x {cols}");
+            assert_close(&what, TOLERANCE, &product(halves[0], Panels::beside(&matrices)), &beside);
+            assert_close(&what, TOLERANCE, &product(x, Panels::below(&matrices)), &below);
+            assert_close(&what, TOLERANCE, &product(x, Panels::below(&transposed)), &below);
+        }
+        for cols in [1, 20, 70] {
+            let empty = Matrix::new(&[], cols);
+            let panels = Panels::beside(&[empty, empty]);
+            assert_eq!([panels.depth(), panels.num_cols()], [0, 2 * cols]);
+        }
+    });
+}
+
+/// Sums over rows are one chain of multiply-adds over each 512 rows, from 0 on, wherever the rows are cut.
+#[test]
+fn sums_over_rows_are_chains() {
+    for rows in [63, 64, 65, 511, 512, 513, 1100] {
+        let (x, y) = (numbers(1, rows * 7), numbers(2, rows * 70));
+        let (left, right) = (blocked(Matrix::new(&x, 7)), blocked(Matrix::new(&y, 70)));
+        let found = row_sums(Blocks::new(left.get(), rows, 7, [0, 1]), Blocks::new(right.get(), rows, 70, [0, 1]));
+        for (n, found) in found.iter().enumerate() {
+            let (a, b) = (n / 70, n % 70);
+            let rows: Vec<usize> = (0..rows).collect();
+            let chain = |rows: &[usize]| rows.iter().fold(0.0, |sum, row| x[row * 7 + a].mul_add(y[row * 70 + b], sum));
+            let expected = rows.chunks(512).map(chain).reduce(|all, sum| all + sum).unwrap();
+            let has_fma = !matches!(pulp::Arch::new(), pulp::Arch::Scalar);
+            assert!(!has_fma || *found == expected, "{a}, {b} of {} rows: {found}, expected {expected}", rows.len());
+        }
+    }
 }
 
 /// AVX2 and processors without vectors take other tiles than AVX-512, which tests run with where it is.

@@ -16,7 +16,7 @@ const LINE: usize = 16;
 /// How many rows ahead a matrix is read that is not packed: a processor does not foresee rows that are on other pages.
 const ROWS_AHEAD: usize = 16;
 
-/// Rows of both factors of sums over rows that are read at once. Rows at multiples of 256 bytes share a quarter of the
+/// Rows of both factors of sums over rows that are read at once. Rows that are 256 bytes apart share a quarter of the
 /// sets of an L1 cache, which hold this many lines of each factor.
 const ROWS_AT_ONCE: usize = 64;
 
@@ -24,7 +24,7 @@ const ROWS_AT_ONCE: usize = 64;
 /// of 4 vectors, 32 registers) beside the factors.
 pub(crate) const TILE_ROWS: usize = 6;
 
-/// The inner dimension is cut into blocks of this many products, each summed in registers from 0.
+/// The inner dimension is cut into blocks of this many products, each summed from 0.
 ///
 /// A panel's block then stays in a core's L2 cache, and rounding errors do not grow with the whole dimension.
 pub(crate) const DEPTH: usize = 512;
@@ -34,10 +34,10 @@ trait Tiled {
     fn run<S: Simd, const V: usize>(self, simd: S);
 }
 
-/// Vectors in a row of sums: SSE and AVX2 have 16 registers.
+/// Vectors in a row of sums: AVX2 has 16 registers.
 #[inline(always)]
 const fn vectors<S: Simd>() -> usize {
-    if matches!(S::F32_LANES, 4 | 8) && cfg!(target_arch = "x86_64") { 2 } else { 4 }
+    if S::F32_LANES == 8 { 2 } else { 4 }
 }
 
 /// Runs the form for this processor.
@@ -107,8 +107,8 @@ struct Left<'a> {
 /// The inner loop: adds `depth` products to each value of `N` rows of sums. The rows of the right factor are `step`
 /// apart; `ahead` asks for what is read later.
 ///
-/// The sums come and go through a pointer that hides where they are: as part of the loops around this one, the compiler
-/// kept 4 of 12 registers of sums in memory on AVX2, 15 of 24 on AVX-512.
+/// The sums pass through a pointer that hides its target from the compiler. Without it, the compiler kept 4 of 12
+/// vectors of sums in memory on AVX2, 15 of 24 on AVX-512.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a bounds check in the inner loop has the compiler keep the sums in memory")]
 fn add_products<S: Simd, const V: usize, const N: usize>(
@@ -120,8 +120,10 @@ fn add_products<S: Simd, const V: usize, const N: usize>(
     ahead: impl Fn(usize),
 ) {
     let Some(last) = depth.checked_sub(1) else { return };
-    assert!(left.values.len() > (N - 1) * left.row + last * left.depth, "values of the left factor of a tile");
-    assert!(right.len() > last * step, "rows of the right factor of a tile");
+    let last_value = (N - 1).checked_mul(left.row).zip(last.checked_mul(left.depth));
+    let last_value = last_value.and_then(|(row, value)| row.checked_add(value));
+    assert!(last_value.is_some_and(|at| at < left.values.len()), "values of the left factor of a tile");
+    assert!(last.checked_mul(step).is_some_and(|at| at < right.len()), "rows of the right factor of a tile");
     // SAFETY: `k` is at most `last` and `n` below `N`, with which both are in bounds.
     let left = |n: usize, k: usize| unsafe { *left.values.get_unchecked(n * left.row + k * left.depth) };
     // SAFETY: as above.
@@ -174,8 +176,7 @@ pub(crate) struct Slice<'a> {
 
 /// A matrix in strips: the columns that a tile is wide, row after row.
 ///
-/// Strips follow each other. Between the rows of a panel, those of a strip would share a part of the sets of an L1
-/// cache.
+/// A strip lies in one piece. Spread over the rows of a panel, its rows would share a part of the sets of an L1 cache.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Strips<'a> {
     /// `[strips, depth, width]`.
@@ -194,7 +195,7 @@ impl<'a> Strips<'a> {
     }
 }
 
-/// Columns of a strip, those of this processor's tiles.
+/// Columns of a strip, those of this processor's tiles: 4 without vectors, 16 with AVX2 or NEON, 64 with AVX-512.
 pub(crate) fn strip_width() -> usize {
     struct Width;
     impl WithSimd for Width {
@@ -262,8 +263,9 @@ impl<S: Simd, const V: usize> Tiles<S, V> for RowTiles<'_, '_> {
                 Columns::Packed(strips) => {
                     let width = V * S::F32_LANES;
                     assert_eq!(strips.width, width, "columns of a packed strip");
-                    let next = ahead(strips.at(self.column + width), row, depth, width);
-                    let right = columns::<S, V>(strips.at(self.column), width, 0, depth);
+                    let strip = strips.at(self.column);
+                    let next = ahead(strips.at(self.column + width), row, depth, width).unwrap_or(strip);
+                    let right = columns::<S, V>(strip, width, 0, depth);
                     add_products(simd, &mut sums, depth, left, right, |k| prefetch(next, k * (LINE / 2)));
                 }
                 Columns::InPlace(matrix, stride) => {
@@ -286,11 +288,11 @@ impl<S: Simd, const V: usize> Tiles<S, V> for RowTiles<'_, '_> {
 }
 
 /// What the tile from `row` on reads ahead of the next strip, which the first tile would have to wait for: a cache line
-/// for every second of its products.
+/// for every second of its products. Nothing after the first few tiles.
 #[inline(always)]
-fn ahead(next: &[f32], row: usize, depth: usize, width: usize) -> &[f32] {
+fn ahead(next: &[f32], row: usize, depth: usize, width: usize) -> Option<&[f32]> {
     let at = row / TILE_ROWS * (depth / 2 * LINE);
-    next.get(at..depth * width).unwrap_or_default()
+    next.get(at..(depth * width).min(next.len())).filter(|lines| !lines.is_empty())
 }
 
 /// The vectors of `depth` rows from `column` on, and the distance between those of a row and those of the next; the
@@ -335,7 +337,7 @@ pub(crate) fn columns_by_panel(blocks: &[RowBlock<'_>], rows: usize, out: &mut M
             for column in (0..place.count).step_by(V * S::F32_LANES) {
                 let mut sums = [zero; PANEL];
                 for &RowBlock { left, right, next } in blocks {
-                    // The columns after the first find it in a cache.
+                    // The other columns find these panels in a cache.
                     let mut next = if column == 0 { next } else { Default::default() };
                     let parts = left.chunks(ROWS_AT_ONCE * PANEL).zip(right.chunks(ROWS_AT_ONCE * PANEL));
                     for (left, right) in parts {
@@ -370,19 +372,19 @@ impl<S: Simd, const V: usize> Tiles<S, V> for ColumnTiles<'_, '_, S, V> {
     #[inline(always)]
     fn tile<const N: usize>(&mut self, simd: S, row: usize) {
         let sums = &mut self.sums[row..].as_chunks_mut::<N>().0[0];
-        let next = take_lines(self.next, self.depth);
         let left = Left { values: &self.left[row..], row: 1, depth: PANEL };
+        let next = take_lines(self.next, self.depth).unwrap_or(left.values);
         add_products(simd, sums, self.depth, left, self.right, |k| prefetch(next, k * LINE));
     }
 }
 
 /// What a tile reads ahead, a cache line for each of its products: first all of one panel, then of the other.
 #[inline(always)]
-fn take_lines<'a>([panel, then]: &mut [&'a [f32]; 2], count: usize) -> &'a [f32] {
+fn take_lines<'a>([panel, then]: &mut [&'a [f32]; 2], count: usize) -> Option<&'a [f32]> {
     if panel.is_empty() {
         std::mem::swap(panel, then);
     }
     let lines;
     (lines, *panel) = panel.split_at(panel.len().min(count * LINE));
-    lines
+    (!lines.is_empty()).then_some(lines)
 }
