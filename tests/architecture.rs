@@ -269,7 +269,10 @@ const UNSAFE: [(&str, &str); 23] = [
     ("crates/kernels/src/cpu/product/prefetch.rs", "asks the processor to read ahead"),
     ("crates/kernels/src/cpu/product/row_sums.rs", "as `uninit.rs`, for panels of columns"),
     ("crates/kernels/src/cpu/product/rows.rs", "as `uninit.rs`, for panels of columns"),
-    ("crates/kernels/src/cpu/product/tile.rs", "reads rows of panels, the last of which was checked to be there"),
+    (
+        "crates/kernels/src/cpu/product/tile.rs",
+        "reads values of both factors, the last of which was checked to be there",
+    ),
     ("crates/kernels/src/cpu/uninit.rs", "marks memory as initialised after every value is written"),
     ("crates/kernels/src/cube/cublas/library.rs", "loads NVIDIA's cuBLASLt and describes products to it"),
     ("crates/kernels/src/cube/cublas/queue.rs", "queues products, with addresses that CubeCL hands out"),

@@ -147,11 +147,18 @@ fn few_rows_give_the_bits_of_packed_matrices() {
     });
 }
 
-/// Products and sums over rows, on one thread with these vectors.
-fn with_vectors(arch: pulp::Arch) -> [Vec<f32>; 2] {
+/// Runs `compute` on one thread with these vectors.
+fn on_arch<T: Send>(arch: pulp::Arch, compute: impl FnOnce() -> T + Send) -> T {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     pool.install(|| {
         ARCH.set(Some(arch));
+        compute()
+    })
+}
+
+/// Products and sums over rows with these vectors.
+fn with_vectors(arch: pulp::Arch) -> [Vec<f32>; 2] {
+    on_arch(arch, || {
         let (rows, depth, cols) = (139, 600, 203);
         let (x, w) = (numbers(1, rows * depth), numbers(2, depth * cols));
         let (x, w) = (Matrix::new(&x, depth), Matrix::new(&w, cols));
@@ -162,22 +169,18 @@ fn with_vectors(arch: pulp::Arch) -> [Vec<f32>; 2] {
     })
 }
 
-/// Runs `check` on one thread with each kind of vectors that this processor has.
+/// Runs `check` with each kind of vectors that this processor has.
 fn with_each_width(check: impl Fn() + Send + Sync) {
     #[cfg(target_arch = "x86_64")]
     let narrow = pulp::x86::V3::try_new().map(pulp::Arch::V3);
     #[cfg(not(target_arch = "x86_64"))]
     let narrow = None;
     for arch in [Some(pulp::Arch::Scalar), narrow, Some(pulp::Arch::new())].into_iter().flatten() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        pool.install(|| {
-            ARCH.set(Some(arch));
-            check();
-        });
+        on_arch(arch, &check);
     }
 }
 
-/// Matrices side by side and below each other, row-major and transposed, with every number of columns in a strip.
+/// Matrices side by side and below each other, row-major and transposed, in whole strips and with columns left over.
 #[test]
 fn strips_have_all_columns_of_all_matrices() {
     with_each_width(|| {

@@ -265,11 +265,11 @@ impl<S: Simd, const V: usize> Tiles<S, V> for RowTiles<'_, '_> {
                     assert_eq!(strips.width, width, "columns of a packed strip");
                     let strip = strips.at(self.column);
                     let next = ahead(strips.at(self.column + width), row, depth, width).unwrap_or(strip);
-                    let right = columns::<S, V>(strip, width, 0, depth);
+                    let right = columns::<S, V>(strip, width, 0);
                     add_products(simd, &mut sums, depth, left, right, |k| prefetch(next, k * (LINE / 2)));
                 }
                 Columns::InPlace(matrix, stride) => {
-                    let right = columns::<S, V>(matrix, stride, self.column, depth);
+                    let right = columns::<S, V>(matrix, stride, self.column);
                     add_products(simd, &mut sums, depth, left, right, |k| {
                         // The tiles after the first find the columns in a cache.
                         if row == 0 {
@@ -295,19 +295,13 @@ fn ahead(next: &[f32], row: usize, depth: usize, width: usize) -> Option<&[f32]>
     next.get(at..(depth * width).min(next.len())).filter(|lines| !lines.is_empty())
 }
 
-/// The vectors of `depth` rows from `column` on, and the distance between those of a row and those of the next; the
-/// rows of `panel` are `stride` values apart.
+/// The vectors from `column` on, and the distance between those of a row and those of the next; the rows of `panel` are
+/// `stride` values apart.
 #[inline(always)]
-fn columns<S: Simd, const V: usize>(
-    panel: &[f32],
-    stride: usize,
-    column: usize,
-    depth: usize,
-) -> (&[[S::f32s; V]], usize) {
-    let step = stride / (V * S::F32_LANES);
-    let Some(last) = depth.checked_sub(1) else { return (&[], step) };
-    let rows = S::as_simd_f32s(&panel[..last * stride + PANEL.min(stride)]).0.as_chunks::<V>().0;
-    (&rows[column / (V * S::F32_LANES)..], step)
+fn columns<S: Simd, const V: usize>(panel: &[f32], stride: usize, column: usize) -> (&[[S::f32s; V]], usize) {
+    let width = V * S::F32_LANES;
+    let rows = S::as_simd_f32s(panel).0.as_chunks::<V>().0;
+    (rows.get(column / width..).unwrap_or_default(), stride / width)
 }
 
 /// A block of rows of both factors of sums over rows.
@@ -342,7 +336,7 @@ pub(crate) fn columns_by_panel(blocks: &[RowBlock<'_>], rows: usize, out: &mut M
                     let parts = left.chunks(ROWS_AT_ONCE * PANEL).zip(right.chunks(ROWS_AT_ONCE * PANEL));
                     for (left, right) in parts {
                         let depth = right.len() / PANEL;
-                        let right = columns::<S, V>(right, PANEL, column, depth);
+                        let right = columns::<S, V>(right, PANEL, column);
                         let (next, sums) = (&mut next, &mut sums);
                         each_tile(simd, rows, &mut ColumnTiles { left, right, depth, next, sums });
                     }
