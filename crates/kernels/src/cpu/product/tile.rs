@@ -107,8 +107,8 @@ struct Left<'a> {
 /// The inner loop: adds `depth` products to each value of `N` rows of sums. The rows of the right factor are `step`
 /// apart; `ahead` asks for what is read later.
 ///
-/// The sums pass through a pointer that hides its target from the compiler. Without it, the compiler kept 4 of 12
-/// vectors of sums in memory on AVX2, 15 of 24 on AVX-512.
+/// The sums pass through a pointer that hides its target from the compiler. Without it, sums over rows on AVX2 wrote
+/// each sum to the stack after each multiply-add. With link-time optimisation, products of rows did so with some sums.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a bounds check in the inner loop has the compiler keep the sums in memory")]
 fn add_products<S: Simd, const V: usize, const N: usize>(
