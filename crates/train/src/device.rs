@@ -9,6 +9,7 @@ use dualenc_model::{DualEncoder, HostTensor, parameters};
 use crate::config::{Precision, RunSection};
 use crate::device_panics::device_is_open;
 use crate::error::TrainError;
+use crate::thread_pool::size_thread_pool;
 
 /// Name of the CPU as tests open it that run on it what other devices run: state on the device, and, inside of
 /// [`with_plain_forms`](dualenc_kernels::with_plain_forms), no kernels of ours.
@@ -64,18 +65,7 @@ impl Compute {
     pub fn select(name: &str, threads: Option<usize>) -> Result<Self, TrainError> {
         let fail =
             |reason: String| TrainError::Device { device: name.to_owned(), reason, available: available().join(", ") };
-        if let Some(threads) = threads {
-            // Fails if the pool exists already, which is right if it has this size, or if the system refuses threads.
-            let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-            let found = rayon::current_num_threads();
-            if found != threads {
-                let why = built.err().map_or_else(|| "the pool has another size".to_owned(), |error| error.to_string());
-                return Err(TrainError::Usage(format!(
-                    "`run.threads` is {threads}, but this process computes with {found} threads ({why}); set \
-                     `run.threads` to {found} or remove it, or start another process"
-                )));
-            }
-        }
+        let threads = size_thread_pool(threads)?;
         let device = by_name(name).ok_or_else(|| {
             let known =
                 ["cpu", "ndarray", "wgpu", "vulkan", "cubecl-cpu", "cuda"].contains(&name) || name.starts_with("cuda:");
@@ -105,7 +95,6 @@ impl Compute {
         }
         // With a GPU too: decoded images are as large as tensors.
         dualenc_kernels::keep_freed_memory();
-        let threads = rayon::current_num_threads();
         Ok(Self { device, on_host, threads, precision: Precision::F32, locked_precision: Precision::F32 })
     }
 

@@ -19,6 +19,7 @@ mod ranks;
 mod run_dir;
 mod stop_flag;
 mod teacher;
+mod thread_pool;
 mod training;
 
 pub use closed_form::fit_report::{Candidate, FitReport, HeldOutReport};
@@ -84,6 +85,7 @@ pub use ranks::launched::Processes;
 pub use run_dir::best::Best;
 pub use run_dir::metrics_log::{EvalRecord, FitRecord, TrainRecord, WarningRecord};
 pub use stop_flag::StopFlag;
+pub use thread_pool::join_thread_pool;
 pub use training::position::Start;
 pub use training::training_loop::{Outcome, train};
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use dualenc_train::{ErrorKind, Event, Observer, Outcome, Processes, Start, TrainError, counted};
+use dualenc_train::{ErrorKind, Event, Observer, Outcome, Processes, Start, TrainError, counted, join_thread_pool};
 
 use crate::args::ConfigArgs;
 use crate::exit::Ending;
@@ -48,6 +48,9 @@ pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         let kind = error.downcast_ref().map_or(ErrorKind::Input, TrainError::kind);
         processes.fail(kind, error.as_ref());
     })?;
+    if config.run.device.all().len() == 1 && !processes.are_several() {
+        join_thread_pool(config.run.threads);
+    }
     reporter.log_every_steps(config.run.log_every_steps);
     let start = if args.resume { Start::Resume { skip_steps: args.skip_steps.unwrap_or(0) } } else { Start::New };
     let outcome = match dualenc_train::train(

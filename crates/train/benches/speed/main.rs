@@ -16,6 +16,7 @@ use std::io::BufRead;
 use std::time::Instant;
 
 use dualenc_train::config::{Loss, Precision};
+use dualenc_train::join_thread_pool;
 
 /// Something to measure, set up.
 pub(crate) struct Work {
@@ -37,6 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Cargo adds `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // As `dualenc train` does.
+    join_thread_pool(None);
     match arguments[..] {
         [name] => on_request(name),
         [ref names @ .., "--rounds", rounds] if !names.is_empty() => in_turns(names, rounds.parse()?),
