@@ -36,7 +36,7 @@ pub enum DataError {
         source: Box<DataError>,
     },
     /// A path is not a regular file.
-    #[error("`{path}` is not a regular file")]
+    #[error("`{path}` is not a regular file; write what it holds to one")]
     NotAFile {
         /// The path.
         path: PathBuf,

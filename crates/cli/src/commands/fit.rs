@@ -50,6 +50,9 @@ pub enum MethodArg {
     Ridge,
 }
 
+/// Largest logarithm of a scale that counts as 0, the lowest of the search, which ends closer to it.
+const LOWEST: f64 = 1e-3;
+
 /// Directions of which the table has the correlation.
 const SHOWN: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 
@@ -146,6 +149,11 @@ fn print_end(out: &mut impl Write, found: &FitReport, config: &RunConfig) -> io:
         images => format!(", by the loss on {} that were held out", counted(images, "image")),
     };
     writeln!(out, "logit_scale {scale:.4}, a factor of {factor:.1} on cosines{bias}{images}")?;
+    if scale < LOWEST && found.scale_images > 0 {
+        let why = "the heads hardly tell the pairs apart that were held out; fit on more pairs, or check that captions \
+                   and images belong together";
+        writeln!(out, "this is the lowest scale: {why}")?;
+    }
     let seconds: Vec<String> = found.seconds.iter().map(|(part, seconds)| format!("{part} {seconds:.1} s")).collect();
     writeln!(out, "{}", seconds.join(", "))?;
     writeln!(out, "fitted to {}: {}", counted(found.pairs, "pair"), config.run.dir.display())

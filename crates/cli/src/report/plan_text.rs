@@ -75,7 +75,11 @@ fn print_step(out: &mut impl Write, label: &str, step: &StepPlan, what: &str) ->
 fn print_images(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     let images = &plan.images;
     let Some(speed) = images.images_per_second else {
-        return row(out, "images", &format!("none of {} can be used", images.unusable));
+        let text = match images.unusable {
+            0 => "none is decoded".to_owned(),
+            unusable => format!("none of {unusable} can be used"),
+        };
+        return row(out, "images", &text);
     };
     let (read, decode) = (time(images.read_seconds), time(images.decode_seconds));
     row(out, "images", &format!("{read} to read and {decode} to decode one, on one thread"))?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::text_lists::text_file::{lines, read_text};
+use crate::text_lists::text_file::{lines, read_file_text};
 
 /// Names that an error lists.
 const NAMED: usize = 10;
@@ -45,7 +45,7 @@ impl Selection {
     /// [`DataError::Read`], [`DataError::TextList`] if it is no text in UTF-8 or UTF-16, [`DataError::Empty`] without
     /// an entry.
     pub(crate) fn read(path: &Path) -> Result<Self, DataError> {
-        let text = read_text(path)?;
+        let text = read_file_text(path)?;
         let entries: Vec<&str> = lines(&text).filter(|line| !line.is_empty()).collect();
         let kind = entries.first().map(|first| first.to_lowercase()).filter(|it| KINDS.contains(&it.as_str()));
         let entries = &entries[usize::from(kind.is_some())..];

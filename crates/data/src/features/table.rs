@@ -2,7 +2,6 @@
 //! faults, and again when it is needed: a table may be larger than the memory.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use crate::error::{DataError, ImageError};
 use crate::features::number::Number;
 use crate::features::parquet_vectors;
 use crate::features::tensor_file::{Tensor, Wanted};
+use crate::files;
 use crate::loader::feature_lookup::{ContentId, content_id};
 use crate::parquet::footer::MAGIC as PARQUET;
 
@@ -306,7 +306,7 @@ impl FeatureTable {
 
 /// Whether a file is parquet, by its first bytes.
 fn is_parquet(path: &Path) -> Result<bool, DataError> {
-    let (mut file, mut first) = (File::open(path).map_err(DataError::read(path))?, Vec::new());
+    let (mut file, mut first) = (files::open(path)?, Vec::new());
     (&mut file).take(PARQUET.len() as u64).read_to_end(&mut first).map_err(DataError::read(path))?;
     Ok(first == PARQUET)
 }

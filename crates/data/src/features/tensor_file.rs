@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::DataError;
 use crate::features::number::Number;
 use crate::features::{npy_header, safetensors_header};
+use crate::files;
 use crate::images::disk::read_entry;
 use crate::look_at::what_is;
 
@@ -69,7 +70,7 @@ impl Tensor {
 
     fn offer(path: &Path, wanted: Wanted<'_>) -> Result<Offer, DataError> {
         let malformed = |reason: String| DataError::Malformed { path: path.to_owned(), reason };
-        let mut file = File::open(path).map_err(DataError::read(path))?;
+        let mut file = files::open(path)?;
         let metadata = file.metadata().map_err(DataError::read(path))?;
         if !metadata.is_file() {
             return Err(DataError::NotAFile { path: path.to_owned() });

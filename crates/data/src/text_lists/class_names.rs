@@ -10,7 +10,7 @@ use crate::sources::folder::file_names::is_wordnet_id;
 use crate::text_lists::json_list::{JsonList, list_in};
 use crate::text_lists::python_list;
 use crate::text_lists::table_like::table_like;
-use crate::text_lists::text_file::{at_line, empty, lines, read_text};
+use crate::text_lists::text_file::{at_line, empty, lines, read_file_text};
 
 /// Reads class names, in the order of the classes: one per line; a JSON list of strings, or an object that leads to
 /// one; a JSON object from indices to names (`{"0": "tench"}`, also ImageNet's `{"0": ["n01440764", "tench"]}`) or from
@@ -37,14 +37,14 @@ pub(crate) fn read_numbered_names(path: &Path) -> Result<Vec<String>, DataError>
 /// # Errors
 /// As for [`read_class_names`]; [`DataError::TextList`] for a class without a name.
 pub fn read_class_synonyms(path: &Path) -> Result<Vec<Vec<String>>, DataError> {
-    match list_in(path, &read_text(path)?)? {
+    match list_in(path, &read_file_text(path)?)? {
         Some(list) if list.array().is_some() => list.names(),
         _ => Ok(read_class_names(path)?.into_iter().map(|name| vec![name]).collect()),
     }
 }
 
 fn read(path: &Path, is_numbered: bool) -> Result<Vec<String>, DataError> {
-    let text = read_text(path)?;
+    let text = read_file_text(path)?;
     if let Some(list) = list_in(path, &text)? {
         return match list.object() {
             Some(object) => by_index(object).ok_or_else(|| refused(&list)),

@@ -6,7 +6,7 @@ use crate::error::DataError;
 use crate::text_lists::builtin_templates::{builtin, builtin_name};
 use crate::text_lists::json_list::list_in;
 use crate::text_lists::python_list;
-use crate::text_lists::text_file::{at_line, empty, lines, read_text};
+use crate::text_lists::text_file::{at_line, empty, lines, read_file_text};
 
 /// The placeholder of a template for the class name. By itself, it is CLIP_benchmark's template without context.
 pub const CLASS_PLACEHOLDER: &str = "{c}";
@@ -25,7 +25,7 @@ pub fn read_templates(path: &Path) -> Result<Vec<String>, DataError> {
     if let Some(name) = builtin_name(path) {
         return builtin(path, name);
     }
-    let text = read_text(path)?;
+    let text = read_file_text(path)?;
     if let Some(list) = list_in(path, &text)? {
         let entries = list.strings()?;
         let template = |(text, number): (&String, usize)| {

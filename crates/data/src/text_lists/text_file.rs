@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::DataError;
+use crate::files;
 use crate::foreign_file::recognise;
 use crate::text_lists::json_list::{is_json_file, list_in};
 use crate::text_lists::table_like::table_like;
@@ -72,6 +73,15 @@ pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
 /// of a file that was joined from others.
 fn is_blank(character: char) -> bool {
     character.is_whitespace() || character == '\u{feff}'
+}
+
+/// [`read_text`] of a file that may be read again, which a pipe cannot be.
+///
+/// # Errors
+/// As for [`read_text`]; [`DataError::NotAFile`].
+pub(crate) fn read_file_text(path: &Path) -> Result<String, DataError> {
+    files::open(path)?;
+    read_text(path)
 }
 
 /// Reads a text in UTF-8, or in UTF-16 with a byte order mark. The mark is removed.

@@ -98,7 +98,7 @@ fn parse_names(argument: &str, option: &str, noun: &str) -> Result<Vec<String>, 
             "`{option}` `{argument}` {problem}; give a file with one {noun} a line, or {noun}s with commas between them"
         )));
     }
-    let names = if path.is_file() || LIST_EXTENSIONS.contains(&extension.as_str()) {
+    let names = if path.exists() || LIST_EXTENSIONS.contains(&extension.as_str()) {
         read_class_names(path)?
     } else {
         argument.split(',').map(|name| name.trim().to_owned()).collect()

@@ -344,9 +344,14 @@ impl Work<'_> {
         if bad > MAX_LISTED {
             lines.push(format!("  ... and {} more", bad - MAX_LISTED));
         }
+        // No limit allows that.
+        let (limit, or) = if bad == total {
+            (String::new(), "")
+        } else {
+            (format!(", more than `--max-bad-fraction` {limit} allows"), ", or raise `--max-bad-fraction`")
+        };
         Err(TrainError::Usage(format!(
-            "{bad} of {total} images cannot be used, more than `--max-bad-fraction` {limit} allows; nothing was \
-             written:\n{}\nrepair or remove them, or raise `--max-bad-fraction`",
+            "{bad} of {total} images cannot be used{limit}; nothing was written:\n{}\nrepair or remove them{or}",
             lines.join("\n")
         )))
     }

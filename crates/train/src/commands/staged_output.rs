@@ -50,17 +50,22 @@ pub(crate) fn refuse_existing(target: &Path) -> Result<(), TrainError> {
 pub(crate) struct StagedFile {
     temporary: NamedTempFile<File>,
     target: PathBuf,
+    /// Whether `target` is a device or a pipe, which is written to and not replaced.
+    is_stream: bool,
 }
 
 impl StagedFile {
-    /// Creates the temporary file for `target`, in the same directory.
+    /// Creates the temporary file for `target`, in the same directory. If `target` is a link to a file, it stays one.
     ///
     /// # Errors
-    /// [`TrainError::Write`] when it cannot be created; [`TrainError::Usage`] when `target` is a directory, or there is
-    /// no directory for it.
+    /// [`TrainError::Write`] when it cannot be created; [`TrainError::Usage`] when `target` is a directory or a link
+    /// that leads nowhere, or there is no directory for it.
     pub fn new(target: &Path) -> Result<Self, TrainError> {
         check_output_file(target)?;
-        let (parent, prefix) = (parent(target), prefix(target));
+        let is_stream = fs::metadata(target).is_ok_and(|there| !there.is_file());
+        let target = &if is_stream { target.to_owned() } else { linked_file(target)? };
+        let (in_system, prefix) = (std::env::temp_dir(), prefix(target));
+        let parent = if is_stream { in_system.as_path() } else { parent(target) };
         remove_dead(parent, target);
         let create = || -> io::Result<NamedTempFile<File>> {
             loop {
@@ -77,7 +82,7 @@ impl StagedFile {
             }
         };
         let temporary = create().map_err(unwritable(target))?;
-        Ok(Self { temporary, target: target.to_owned() })
+        Ok(Self { temporary, target: target.to_owned(), is_stream })
     }
 
     /// The file to fill.
@@ -85,17 +90,37 @@ impl StagedFile {
         self.temporary.as_file()
     }
 
-    /// Syncs the file and gives it its name. An existing file is replaced.
+    /// Syncs the file and gives it its name. An existing file is replaced; a device or a pipe gets the content.
     ///
     /// # Errors
     /// [`TrainError::Write`]. An existing file is untouched then, unless only the sync of the directory failed.
     pub fn commit(self) -> Result<(), TrainError> {
+        if self.is_stream {
+            let copy = || {
+                let mut stream = File::options().write(true).open(&self.target)?;
+                io::copy(&mut self.temporary.reopen()?, &mut stream)
+            };
+            return copy().map(drop).map_err(TrainError::write(&self.target));
+        }
         let persist = || {
             self.temporary.as_file().sync_all()?;
             self.temporary.persist(&self.target).map_err(|error| error.error)
         };
         persist().map_err(TrainError::write(&self.target))?;
         sync_parent(&self.target)
+    }
+}
+
+/// Where `target` leads if it is a link.
+fn linked_file(target: &Path) -> Result<PathBuf, TrainError> {
+    match fs::symlink_metadata(target) {
+        Ok(there) if there.is_symlink() => fs::canonicalize(target).map_err(|error| {
+            let link = target.display();
+            TrainError::Usage(format!(
+                "`{link}` is a link that leads nowhere ({error}); delete it, or name another file"
+            ))
+        }),
+        _ => Ok(target.to_owned()),
     }
 }
 
@@ -259,6 +284,35 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap(), b"whole");
         assert_eq!(names(root.path()), ["a", "c", "new"]);
         assert!(StagedFile::new(&dir).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_pipes_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let [file, link, dangling, pipe] = ["file", "link", "dangling", "pipe"].map(|name| root.path().join(name));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        std::os::unix::fs::symlink("nothing", &dangling).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let write = |target: &Path| {
+            let staged = StagedFile::new(target)?;
+            staged.file().write_all(b"new").unwrap();
+            staged.commit()
+        };
+        write(&link).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        let error = write(&dangling).unwrap_err().to_string();
+        assert!(error.contains("is a link that leads nowhere"), "{error}");
+        // A pipe is opened when both ends are there.
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| fs::read(&pipe).unwrap());
+            write(&pipe).unwrap();
+            assert_eq!(reader.join().unwrap(), b"new");
+        });
+        assert!(!fs::metadata(&pipe).unwrap().is_file());
+        assert_eq!(names(root.path()), ["dangling", "file", "link", "pipe"]);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Opens a text file and decodes it to UTF-8. A file in UTF-8 is passed through: whoever reads it checks each row, and
 //! can name it.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
+use crate::files;
 use crate::foreign_file::recognise;
 use crate::sources::tables::windows_1252::Windows1252Reader;
 use crate::text_lists::text_file::not_utf8;
@@ -61,7 +61,7 @@ impl TextFile {
     /// [`DataError::Read`]; [`DataError::Malformed`] for UTF-16 that ends within a character or has half a surrogate
     /// pair, and for a file that is no text at all.
     pub(crate) fn open(path: &Path, encoding: Option<TextEncoding>) -> Result<Self, DataError> {
-        let mut file = File::open(path).map_err(DataError::read(path))?;
+        let mut file = files::open(path)?;
         let mut head = Vec::new();
         file.by_ref().take(HEAD_BYTES).read_to_end(&mut head).map_err(DataError::read(path))?;
         let head_is_whole = (head.len() as u64) < HEAD_BYTES;

@@ -1,7 +1,6 @@
 //! The index of one shard: its samples with the positions of their images.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use serde_json::Value;
 
 use crate::dataset::skipped_rows::{Left, SkippedRows};
 use crate::error::DataError;
+use crate::files;
 use crate::images::disk::MAX_ENCODED_BYTES;
 use crate::images::location::ImageRef;
 use crate::sources::webdataset::fields::{Field, Fields, RANKS, Role};
@@ -97,7 +97,7 @@ pub(crate) struct Index {
 
 /// Indexes one shard; if `strict`, damage is an error.
 pub(crate) fn index_shard(shard: &Path, fields: &Fields, strict: bool) -> Result<Index, DataError> {
-    let mut file = File::open(shard).map_err(DataError::read(shard))?;
+    let mut file = files::open(shard)?;
     let metadata = file.metadata().map_err(DataError::read(shard))?;
     if !metadata.is_file() {
         return Err(DataError::NotAFile { path: shard.to_owned() });

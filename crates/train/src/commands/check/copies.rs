@@ -35,8 +35,14 @@ impl Usable {
     }
 }
 
-/// Reports images of the training data with equal content, and images that look alike.
-pub(crate) fn report_copies(list: &dyn ImageList, usable: &Usable, images: &Images, findings: &mut Findings) {
+/// Reports images of the training data with equal content, and images that look alike. `are_features`: the images are
+/// rows of features, which look like nothing.
+pub(crate) fn report_copies(
+    list: &dyn ImageList,
+    usable: &Usable,
+    (images, are_features): (&Images, bool),
+    findings: &mut Findings,
+) {
     let key = "data.train";
     let mut first: HashMap<&[u8; 32], usize> = HashMap::new();
     let (mut equal, mut distinct) = (BTreeMap::<usize, Vec<usize>>::new(), Vec::new());
@@ -80,7 +86,7 @@ pub(crate) fn report_copies(list: &dyn ImageList, usable: &Usable, images: &Imag
         let groups = groups.iter().map(|group| names(&group.iter().map(|&at| distinct[at]).collect::<Vec<_>>()));
         add_groups(findings.warn("near_images", key, message).value("count", near), groups.collect(), " ~ ");
     }
-    if plain > 0 {
+    if plain > 0 && !are_features {
         let message = format!(
             "{} too plain to be compared with others: only equal files are found",
             is_or_are(plain, "training image")

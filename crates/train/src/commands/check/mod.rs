@@ -186,11 +186,12 @@ impl Checker<'_> {
         let numbers = self.images.of("training images", &list, observer)?;
         let (key, max_bad_fraction) = ("data.train", self.config.data.max_bad_fraction);
         report_bad(key, "", (list.as_ref(), &numbers, &self.images), max_bad_fraction, findings);
-        if dataset.image_feature_width().is_none() {
+        let are_features = dataset.image_feature_width().is_some();
+        if !are_features {
             report_sizes(key, &numbers, &self.images, findings);
         }
         let usable = Usable::of(&numbers, &self.images);
-        report_copies(list.as_ref(), &usable, &self.images, findings);
+        report_copies(list.as_ref(), &usable, (&self.images, are_features), findings);
         let mut captions = dataset.caption_ids();
         captions.sort_unstable();
         self.train = Some(Training { list, usable, captions, null_words: dataset.null_words() });
