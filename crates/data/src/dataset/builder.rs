@@ -47,6 +47,11 @@ impl DatasetBuilder {
         self.selection.as_mut().is_none_or(|selection| selection.takes(row, key))
     }
 
+    /// As [`DatasetBuilder::selects`], of a sample that has no number since nothing of it is read.
+    pub(crate) fn names(&mut self, key: &str) -> bool {
+        self.selection.as_mut().is_none_or(|selection| selection.names(key))
+    }
+
     /// Adds one row; returns true unless the caption is empty or all white space, which adds nothing.
     pub fn push(&mut self, image: ImageRef, caption: &str) -> bool {
         self.push_slot(image, caption, 0)

@@ -96,6 +96,11 @@ impl Selection {
         true
     }
 
+    /// As [`Selection::takes`], of a sample without a number: one that a list of numbers cannot mean.
+    pub(crate) fn names(&mut self, key: &str) -> bool {
+        !matches!(self.by, By::Row(_)) && self.takes(0, key)
+    }
+
     /// The images of `dataset` that a list of images has; the whole data set for other lists.
     pub(crate) fn images_of(&mut self, dataset: Dataset) -> Dataset {
         let By::Image(images) = &mut self.by else { return dataset };

@@ -12,7 +12,8 @@ use crate::sources::class_labels::CLASS_NAMES_FILE;
 use crate::sources::source_table::SourceTable;
 
 /// The version of the files of an index, part of its key: an index of another version is not looked at.
-const FORMAT: u32 = 1;
+/// Version 2 counts samples without a known extension.
+const FORMAT: u32 = 2;
 
 /// A file that an index depends on, as the system describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ use crate::images::disk::MAX_ENCODED_BYTES;
 use crate::images::location::ImageRef;
 use crate::sources::webdataset::fields::{Field, Fields, RANKS, Role};
 use crate::sources::webdataset::shard_kind::refuse_others;
+use crate::sources::webdataset::unread::{Unread, UnreadEntries, is_document};
 use crate::sources::webdataset::watched_reader::WatchedReader;
 
 /// Largest caption entry read; captions are a few hundred bytes.
@@ -48,6 +49,8 @@ pub(crate) struct Sample {
     pub is_malformed: bool,
     /// The `status` that img2dataset wrote, unless it is a success.
     pub status: Option<String>,
+    /// The extension of an image that is not read.
+    pub unread_image: Option<String>,
 }
 
 /// What the best entry of a sample for one slot holds.
@@ -62,6 +65,12 @@ impl Sample {
     /// The image.
     pub(crate) fn image(&self) -> Option<&ImageRef> {
         self.image.as_ref().map(|(_, image)| image)
+    }
+
+    /// Whether no entry has an image or a caption, and none is damaged.
+    pub(crate) fn is_bare(&self) -> bool {
+        let Self { image, captions, is_malformed, status, unread_image, .. } = self;
+        image.is_none() && captions.is_empty() && !is_malformed && status.is_none() && unread_image.is_none()
     }
 
     /// Takes the captions of a slot out of the preferred entry that has any; empty ones if all are empty.
@@ -86,6 +95,8 @@ impl Sample {
 #[derive(Default)]
 pub(crate) struct Index {
     pub samples: Vec<Sample>,
+    /// Samples without an entry that is read.
+    pub lost: Vec<Unread>,
     pub skipped: SkippedRows,
     /// Number of entries by extension.
     pub extensions: BTreeMap<String, usize>,
@@ -117,7 +128,7 @@ pub(crate) fn index_reader(
 ) -> Result<Index, DataError> {
     let tar: Arc<Path> = Arc::from(shard);
     let mut index = Index::default();
-    let mut by_key = HashMap::new();
+    let (mut by_key, mut unread) = (HashMap::new(), UnreadEntries::default());
     // Start of the part that is not known to be intact.
     let mut intact = 0;
     let (reader, watch) = WatchedReader::new(reader, MAX_READ_PER_ENTRY);
@@ -130,7 +141,7 @@ pub(crate) fn index_reader(
             let end = end.ok_or_else(|| format!("an entry of {len} bytes goes past the end of the file"))?;
             let kind = entry.header().entry_type();
             if kind.is_file() {
-                add(&mut entry, &tar, fields, &mut index, &mut by_key)?;
+                add(&mut entry, &tar, fields, &mut index, (&mut by_key, &mut unread))?;
             } else if !kind.is_dir() && !kind.is_pax_global_extensions() {
                 let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
                 index.skipped.note("link or device", || {
@@ -166,6 +177,16 @@ pub(crate) fn index_reader(
         }
         index.skipped.note("damaged shard", || error.to_string());
     }
+    for (key, extension) in unread.images() {
+        if let Some(&at) = by_key.get(key) {
+            index.samples[at].unread_image.get_or_insert_with(|| extension.to_owned());
+        }
+    }
+    index.lost = unread.lost(|key| by_key.contains_key(key));
+    // With named extensions, images of other extensions are views of their samples.
+    if fields.prefers_images() {
+        index.lost.retain(|lost| !by_key.contains_key(&lost.key));
+    }
     Ok(index)
 }
 
@@ -175,7 +196,7 @@ fn add(
     tar: &Arc<Path>,
     fields: &Fields,
     index: &mut Index,
-    by_key: &mut HashMap<String, usize>,
+    (by_key, unread): (&mut HashMap<String, usize>, &mut UnreadEntries),
 ) -> Result<(), String> {
     let name = entry.path_bytes().into_owned();
     let Ok(name) = String::from_utf8(name) else {
@@ -188,17 +209,22 @@ fn add(
         Left::sample(format!("{tar}/{name}"), format!("`{tar}`: `{name}` {fault}"))
     };
     let Some((key, extension)) = split_key(&name) else {
-        index.skipped.note("no extension", || left("has no extension"));
+        if !is_document(&name) {
+            index.skipped.note("no extension", || left("has no extension"));
+        }
         return Ok(());
     };
-    let extension = extension.to_lowercase();
+    let (written, extension) = (extension, extension.to_lowercase());
     let known = index.extensions.len();
     if let Some(count) = index.extensions.get_mut(&extension) {
         *count += 1;
     } else if known < MAX_EXTENSIONS {
         index.extensions.insert(extension.clone(), 1);
     }
-    let Some(role) = fields.role(&extension) else { return Ok(()) };
+    let Some(role) = fields.role(&extension) else {
+        unread.add(key, written);
+        return Ok(());
+    };
     let is_image = matches!(role, Role::Image(_));
     let limit = if is_image { MAX_ENCODED_BYTES } else { MAX_TEXT_BYTES };
     if entry.size() > limit {

@@ -7,6 +7,7 @@
 //! - `fields`: which entries are the image and the captions of a sample
 //! - `index`: the samples of one shard
 //! - `summary`: what is told about them
+//! - `unread`: entries that no rule reads, and the samples that are lost with them
 //! - `watched_reader`: remembers the disk's errors
 
 mod fields;
@@ -16,6 +17,7 @@ pub(crate) mod shard_patterns;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod watched_reader;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +38,7 @@ use crate::sources::webdataset::fields::Fields;
 use crate::sources::webdataset::index::{Sample, index_shard};
 use crate::sources::webdataset::shard_patterns::{common_root, empty, shards};
 use crate::sources::webdataset::summary::{NO_IMAGE, Summary};
+use crate::sources::webdataset::unread::{UNREAD, is_about_shard};
 
 /// Shards whose indices are in memory at once: one for each thread that indexes them.
 const WAVE: usize = 8;
@@ -135,6 +138,12 @@ impl WebdatasetSource {
                 let mut index = index?;
                 builder.skipped.absorb(std::mem::take(&mut index.skipped));
                 summary.add(&mut index);
+                for lost in &index.lost {
+                    if builder.names(&lost.key) {
+                        builder.skipped.note(UNREAD, || lost.left(shard));
+                        summary.lost.count(lost);
+                    }
+                }
                 for sample in index.samples {
                     summary.samples += 1;
                     if selects(&mut builder, summary.samples, &sample.key) {
@@ -175,12 +184,17 @@ fn push(
         Left::sample(format!("{shard}/{key}"), format!("`{shard}`: sample `{key}` has {fault}"))
     };
     let Some(image) = sample.image().cloned() else {
-        match &sample.status {
-            Some(status) => {
-                builder.skipped.note(NO_IMAGE, || left(&sample.key, &format!("no image: its status is `{status}`")))
-            }
-            None => builder.skipped.note(NO_IMAGE, || left(&sample.key, "no image")),
+        if sample.is_bare() && is_about_shard(&sample.key) {
+            return Ok(());
         }
+        builder.skipped.note(NO_IMAGE, || {
+            let why = match (&sample.status, &sample.unread_image) {
+                (Some(status), _) => format!(": its status is `{status}`"),
+                (None, Some(extension)) => format!(": the extension `{extension}` is not read"),
+                (None, None) => String::new(),
+            };
+            left(&sample.key, &format!("no image{why}"))
+        });
         return Ok(());
     };
     let (mut pushed, mut has_entry) = (false, false);

@@ -12,6 +12,7 @@ use crate::sources::folder::options::TextCaptions;
 use crate::sources::image_files::IMAGE_EXTENSIONS;
 use crate::sources::webdataset::fields::{DEFAULT_KEY, Fields, RANKS};
 use crate::sources::webdataset::index::{Best, Index, MAX_EXTENSIONS};
+use crate::sources::webdataset::unread::{UNREAD, UnreadTally};
 
 /// Extensions that an error lists.
 const SHOWN: usize = 10;
@@ -26,6 +27,8 @@ const TEXT_EXTENSIONS: [&str; 4] = ["txt", "caption", "cap", "text"];
 pub(crate) struct Summary {
     pub samples: u64,
     pub classnames: Option<PathBuf>,
+    /// Samples without an entry that is read.
+    pub lost: UnreadTally,
     extensions: BTreeMap<String, usize>,
     json_keys: Vec<String>,
     several_lines: usize,
@@ -41,6 +44,7 @@ impl Summary {
         Self {
             samples: 0,
             classnames: None,
+            lost: UnreadTally::default(),
             extensions: BTreeMap::new(),
             json_keys: Vec::new(),
             several_lines: 0,
@@ -106,8 +110,13 @@ impl Summary {
             return format!("{shards} without a named entry");
         }
         let mut found = format!("{shards} with entries of the extensions {}", self.listed());
-        if skipped.count > 0 {
+        let unread = skipped.causes.get(UNREAD).copied().unwrap_or_default();
+        // What to set says enough of samples that are not read.
+        if skipped.count > unread || self.lost.are_cut_names() {
             found += &format!("; left out: {}, such as {}", skipped.by_cause(), skipped.first(1));
+        }
+        if self.lost.are_cut_names() {
+            return format!("{found}; {}", self.lost.way_out());
         }
         let mut set = Vec::new();
         let has_image = self.extensions.keys().any(|extension| fields.is_image(extension));
@@ -168,6 +177,9 @@ impl Summary {
         builder.note(format!("`{shown}`: {shards}, {samples}, captions from {}", from.join(", ")));
         if let Some(names) = &self.classnames {
             builder.note(format!("`{shown}`: class names from `{}`", names.display()));
+        }
+        if let Some(lost) = self.lost.describe() {
+            builder.warn(format!("`{shown}`: {lost}"));
         }
         let unread = self.unread(fields, &IMAGE_EXTENSIONS);
         if !unread.is_empty() && fields.prefers_images() && builder.skipped.causes.contains_key(NO_IMAGE) {

@@ -117,7 +117,7 @@ fn tar_of(entries: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// Reads one shard of entries; messages have `DIR` in place of its folder.
-fn read(entries: &[(&str, &str)], set: impl FnOnce(&mut WebdatasetSource)) -> Result<Dataset, String> {
+pub(crate) fn read(entries: &[(&str, &str)], set: impl FnOnce(&mut WebdatasetSource)) -> Result<Dataset, String> {
     read_with(entries, &[], set)
 }
 
