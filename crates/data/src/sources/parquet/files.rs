@@ -7,9 +7,6 @@ use crate::error::DataError;
 use crate::files::{is_dir, metadata};
 use crate::sources::webdataset::shard_patterns::expand_pattern;
 
-/// Folders below a folder that are looked into; those of the `datasets` library have one, `data`.
-const MAX_DEPTH: usize = 4;
-
 /// Whether a file has the extension of parquet.
 pub(crate) fn is_parquet(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default();
@@ -22,7 +19,7 @@ pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     let malformed = |reason: String| DataError::Malformed { path: path.to_owned(), reason };
     if is_dir(path)? {
         let mut found = Vec::new();
-        below(path, 0, &mut found)?;
+        below(path, &mut Vec::new(), &mut found)?;
         found.sort();
         one_split(path, &found).map_err(malformed)?;
         return if found.is_empty() { Err(empty(path, "no `.parquet` file")) } else { Ok(found) };
@@ -38,7 +35,14 @@ fn empty(path: &Path, found: &str) -> DataError {
     DataError::Empty { path: path.to_owned(), found: found.to_owned(), expected: "parquet files" }
 }
 
-fn below(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), DataError> {
+/// Adds the files below a folder, at any depth. `above` has the real paths of the folders on the way down, so that a
+/// link back to one of them ends the descent.
+fn below(folder: &Path, above: &mut Vec<PathBuf>, found: &mut Vec<PathBuf>) -> Result<(), DataError> {
+    let real = std::fs::canonicalize(folder).map_err(DataError::read(folder))?;
+    if above.contains(&real) {
+        return Ok(());
+    }
+    above.push(real);
     for entry in std::fs::read_dir(folder).map_err(DataError::read(folder))? {
         let path = entry.map_err(DataError::read(folder))?.path();
         let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
@@ -46,13 +50,12 @@ fn below(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Da
             continue;
         }
         if is_dir(&path)? {
-            if depth < MAX_DEPTH {
-                below(&path, depth + 1, found)?;
-            }
+            below(&path, above, found)?;
         } else if is_parquet(&path) {
             found.push(path);
         }
     }
+    above.pop();
     Ok(())
 }
 
@@ -105,6 +108,19 @@ pub(crate) fn missing_parts(files: &[PathBuf]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_depths_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c/d/e/f");
+        std::fs::create_dir_all(&deep).unwrap();
+        for folder in [dir.path(), &deep] {
+            std::fs::write(folder.join("x.parquet"), "").unwrap();
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(dir.path(), deep.join("back")).unwrap();
+        assert_eq!(files(dir.path()).unwrap(), [deep.join("x.parquet"), dir.path().join("x.parquet")]);
+    }
 
     #[test]
     fn splits_stay_apart() {
