@@ -124,6 +124,8 @@ fn malformed_lines_name_line() {
         let error = read("d.jsonl", format!("{good}{line}\n")).unwrap_err();
         assert!(error.starts_with(&format!("`DIR/d.jsonl`, line 2: {reason}")), "{error}");
     }
+    let cut = read("d.jsonl", format!("{good}{{\"image\": \"a.png\", \"caption\": \"a c\n")).unwrap_err();
+    assert_eq!(cut, "`DIR/d.jsonl`, line 2: not a JSON object: EOF while parsing a string at column 34");
     let latin1 = b"{\"image\": \"a\", \"caption\": \"x\"}\n{\"image\": \"a\", \"caption\": \"caf\xe9\"}";
     let error = read("d.jsonl", latin1).unwrap_err();
     assert!(error.contains("line 2: not UTF-8 at byte 31 of the line, 0xE9") && error.contains("latin1"), "{error}");
@@ -156,6 +158,7 @@ fn several_keys_have_slots() {
         read_with("d.json", text, |source| source.captions = Some(vec!["raw".to_owned(), "long".to_owned()])).unwrap();
     let captions: Vec<_> = dataset.captions().map(|caption| (caption.image, caption.text, caption.slot)).collect();
     assert_eq!(captions, [(0, "x", 0), (0, "y", 1), (0, "z", 1), (1, "w", 1)]);
+    assert_eq!(dataset.skipped.count, 0, "the row with a null has another caption");
 }
 
 #[test]

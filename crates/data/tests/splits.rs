@@ -51,6 +51,10 @@ fn wrong_splits_are_refused() {
     assert!(error.contains("`split` has an empty name"), "{error}");
     let error = captions("image,caption,split\na.png,x,train\nb.png,y,\n", "train").unwrap_err();
     assert!(error.contains("line 3: no `split`, and `split` is set"), "{error}");
+    let skipping = read_with("d.csv", "image,caption,split\na.png,x,train\nb.png,y,\n", |source| {
+        (source.split, source.bad_rows) = (Some("train".into()), dualenc_data::BadRows::Skip);
+    });
+    assert_eq!(skipping.unwrap().skipped.by_cause(), "no split (1)");
     let many: String = (0..12).map(|row| format!("a.png,x,fold{row:02}\n")).collect();
     let dataset = read_with("d.csv", format!("image,caption,split\n{many}"), |_| ()).unwrap();
     assert!(dataset.warnings[0].contains("`fold09` (1), 2 more; set `split`"), "{:?}", dataset.warnings);

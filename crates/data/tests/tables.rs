@@ -106,7 +106,7 @@ fn excel_separator_line_is_obeyed() {
         assert_eq!(pairs(&dataset), [("a.png".to_owned(), "x, y".to_owned())]);
     }
     let error = read("d.csv", "sep=;\nimage;caption\na.png;x\nb.png\n").unwrap_err();
-    assert_eq!(error, "`DIR/d.csv`, line 4: found 1 fields; expected 2, as in the header");
+    assert_eq!(error, "`DIR/d.csv`, line 4: found 1 field; expected 2, as in the header");
 }
 
 #[test]
@@ -304,6 +304,32 @@ fn missing_columns_name_fix() {
 fn doubled_columns_are_told() {
     let dataset = read("d.csv", "image,caption,caption\na.png,x,y\n").unwrap();
     assert!(dataset.caption(0).text == "x" && warnings(&dataset).contains("named `caption`"), "{:?}", dataset.warnings);
+    assert!(!dataset.notes.join("\n").contains("captions = "), "{:?}", dataset.notes);
+}
+
+#[test]
+fn doubled_names_are_refused() {
+    let text = "image,caption,caption\na.png,x,y\n";
+    let with = |captions: &[&str]| {
+        let captions = captions.iter().map(|&name| name.to_owned()).collect();
+        read_with("d.csv", text, |source| source.captions = Some(captions))
+    };
+    for captions in [&["caption"][..], &["caption", "caption"]] {
+        let error = with(captions).unwrap_err();
+        let expected = "`DIR/d.csv` is malformed: columns 2 and 3 are all named `caption`, which does not say which of them is meant";
+        assert!(error.contains(expected) && error.contains("`image = \"1\"`"), "{error}");
+    }
+    let by_number = read_with("d.csv", text, |source| {
+        (source.image, source.captions) = (Some("1".to_owned()), Some(vec!["2".to_owned(), "3".to_owned()]));
+    });
+    let by_number = by_number.unwrap();
+    let texts: Vec<&str> = by_number.captions().map(|caption| caption.text).collect();
+    assert_eq!((texts, warnings(&by_number).as_str()), (vec!["x", "y"], ""));
+    // What is recognised can be read again.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("d.csv"), text).unwrap();
+    let found = dualenc_data::recognise(&dir.path().join("d.csv")).unwrap().source;
+    assert_eq!(found.read().unwrap().caption(0).text, "x");
 }
 
 #[test]
@@ -352,7 +378,7 @@ fn malformed_rows_name_line() {
     let skip = |source: &mut CsvSource| source.bad_rows = BadRows::Skip;
     let dataset = read_with("d.csv", "image,caption\na.png\nb.png,y\n", skip).unwrap();
     assert_eq!((dataset.num_captions(), dataset.skipped.count), (1, 1));
-    assert!(dataset.skipped.rows[0].message.contains("line 2: found 1 fields"));
+    assert!(dataset.skipped.rows[0].message.contains("line 2: found 1 field;"));
 }
 
 #[test]
@@ -395,8 +421,11 @@ fn several_caption_columns() {
     let dataset = read_with("d.csv", "image,raw,long\na.png,x,xx\nb.png,,yy\n", columns).unwrap();
     let captions: Vec<_> = dataset.captions().map(|caption| (caption.image, caption.text, caption.slot)).collect();
     assert_eq!(captions, [(0, "x", 0), (0, "xx", 1), (1, "yy", 1)]);
-    assert_eq!(dataset.skipped.count, 1);
+    assert_eq!(dataset.skipped.count, 0, "the other caption of the row is used");
     assert!(dataset.notes[0].ends_with("caption from `raw` and `long`"), "{:?}", dataset.notes);
+    assert_eq!(dataset.notes[1], "1 empty caption of rows that have another caption, such as in `DIR/d.csv`, line 3");
+    let none = read_with("d.csv", "image,raw,long\na.png,x,\nb.png,, \n", columns).unwrap();
+    assert_eq!((none.num_captions(), none.skipped.by_cause().as_str()), (1, "empty caption (1)"));
     let both = read_with("d.csv", "image,raw\na.png,x\n", |source| {
         (source.caption, source.captions) = (Some("raw".to_owned()), Some(vec!["raw".to_owned()]));
     });

@@ -119,10 +119,20 @@ impl SkippedRows {
 
     /// Counts the error under [`BadRows::Skip`], else returns it.
     pub(crate) fn or_fail(&mut self, policy: BadRows, error: DataError) -> Result<(), DataError> {
+        self.or_fail_as("malformed", policy, error)
+    }
+
+    /// As [`SkippedRows::or_fail`], with another cause.
+    pub(crate) fn or_fail_as(
+        &mut self,
+        cause: &'static str,
+        policy: BadRows,
+        error: DataError,
+    ) -> Result<(), DataError> {
         match policy {
             BadRows::Error => Err(error),
             BadRows::Skip => {
-                self.note("malformed", || {
+                self.note(cause, || {
                     let row = if let DataError::Row { row, .. } = &error { Some(*row) } else { None };
                     Left { row, key: None, message: error.to_string() }
                 });

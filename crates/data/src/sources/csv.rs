@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::counted::counted;
 use crate::dataset::Dataset;
 use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
@@ -106,9 +107,14 @@ impl CsvSource {
         let file = TextFile::open(&self.path, self.encoding)?;
         let dialect = self.dialect(default_delimiter, &file)?;
         let mut found = self.clone();
-        found.image = Some(dialect.names[dialect.image].clone());
+        // A name that stands twice would be refused: what was written stays, or nothing.
+        let image = &dialect.names[dialect.image];
+        if dialect.is_unique(image) {
+            found.image = Some(image.clone());
+        }
         let captions = dialect.caption_names();
         match &captions[..] {
+            captions if !captions.iter().all(|name| dialect.is_unique(name)) => {}
             [one] if self.captions.is_none() => found.caption = Some(one.clone()),
             _ => found.captions = Some(captions),
         }
@@ -207,10 +213,7 @@ impl CsvSource {
                 match split.trim() {
                     "" if splits.wanted.is_empty() => {}
                     "" => {
-                        rows.malformed(
-                            record.line,
-                            "no `split`, and `split` is set; fill it in, or set `bad_rows = \"skip\"`",
-                        )?;
+                        rows.no_split(record.line)?;
                         continue;
                     }
                     split if !splits.takes(split) => continue,
@@ -224,7 +227,10 @@ impl CsvSource {
             }
         }
         if let Some(name) = &dialect.doubled {
-            let text = format!("`{}`: several columns are named `{name}`; the first is used", path.display());
+            let text = format!(
+                "`{}`: several columns are named `{name}`; the first is used: to use another, give it a name of its own",
+                path.display()
+            );
             rows.builder.warn(text);
         }
         let mixed = splits.check().map_err(|reason| DataError::Malformed { path: path.clone(), reason })?;
@@ -303,7 +309,7 @@ fn described(dialect: &Dialect, encoding: &str) -> String {
 /// Why a record has another number of fields than the header has columns.
 fn wrong_count(record: &Record, columns: usize, dialect: &Dialect) -> String {
     let like = if dialect.has_header { "the header" } else { "the first line" };
-    let found = format!("found {} fields; expected {columns}, as in {like}", record.len());
+    let found = format!("found {}; expected {columns}, as in {like}", counted(record.len(), "field"));
     if record.has_blank_before_quote {
         return format!(
             "{found}; a field has a blank before its quote, so the quote does not hold the field together: remove the \

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::counted::counted;
 use crate::dataset::Dataset;
 use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::selection::Selection;
@@ -24,7 +25,9 @@ pub(crate) struct Rows<'a> {
     remote: Option<Remote<'a>>,
     /// Number of rows seen, of those selected.
     pub(crate) count: u64,
-    /// Pairs that are listed in place of those in `builder`, also those without a caption.
+    /// Number of empty captions in rows with another caption, and the place of the first.
+    empty: (usize, String),
+    /// Pairs that are listed in place of those in `builder`; of a row without a caption, one.
     listed: Option<Vec<Listed>>,
 }
 
@@ -64,6 +67,7 @@ impl<'a> Rows<'a> {
             paths: ImagePaths::new(root),
             remote: None,
             count: 0,
+            empty: (0, String::new()),
             listed: None,
         }
     }
@@ -113,6 +117,16 @@ impl<'a> Rows<'a> {
         self.builder.skipped.or_fail(self.bad_rows, error)
     }
 
+    /// A row without a split, while some are asked for: an error, or counted.
+    pub(crate) fn no_split(&mut self, place: u64) -> Result<(), DataError> {
+        if self.remote.is_some() && self.bad_rows == BadRows::Error {
+            return Ok(());
+        }
+        let reason = "no `split`, and `split` is set; fill it in, or set `bad_rows = \"skip\"`";
+        let error = DataError::row(self.path, self.unit, place, reason);
+        self.builder.skipped.or_fail_as("no split", self.bad_rows, error)
+    }
+
     /// A row with an image, and without a caption.
     pub(crate) fn push_uncaptioned(&mut self, place: u64, image: &str) -> Result<(), DataError> {
         if self.listed.is_some() {
@@ -130,7 +144,15 @@ impl<'a> Rows<'a> {
             .note("empty caption", || Left::row(place, format!("`{}`, {unit} {place}: empty caption", path.display())));
     }
 
-    /// Adds an image with its captions, each with its slot. Those that are empty are counted.
+    /// Counts empty captions of a row that has another.
+    fn note_empty(&mut self, place: u64, count: usize) {
+        if self.empty.0 == 0 && count > 0 {
+            self.empty.1 = format!("`{}`, {} {place}", self.path.display(), self.unit);
+        }
+        self.empty.0 += count;
+    }
+
+    /// Adds an image with its captions, each with its slot. A row with empty captions only is left out and counted.
     pub(crate) fn push<'b>(
         &mut self,
         place: u64,
@@ -157,10 +179,19 @@ impl<'a> Rows<'a> {
             }
         };
         if let Some(listed) = &mut self.listed {
-            listed.extend(captions.into_iter().map(|(slot, caption)| {
-                let (file, caption) = (file.clone(), caption.trim().to_owned());
-                Listed { file, slot: u8::try_from(slot).unwrap_or(u8::MAX), caption }
-            }));
+            let (before, mut empty) = (listed.len(), 0);
+            for (slot, caption) in captions {
+                let (slot, caption) = (u8::try_from(slot).unwrap_or(u8::MAX), caption.trim().to_owned());
+                match caption.is_empty() {
+                    true => empty += 1,
+                    false => listed.push(Listed { file: file.clone(), slot, caption }),
+                }
+            }
+            if listed.len() == before {
+                listed.push(Listed { file, slot: 0, caption: String::new() });
+            } else {
+                self.note_empty(place, empty);
+            }
             return Ok(());
         }
         self.push_image(place, &ImageRef::File(file), captions);
@@ -174,12 +205,18 @@ impl<'a> Rows<'a> {
         image: &ImageRef,
         captions: impl IntoIterator<Item = (usize, &'b str)>,
     ) {
+        let (mut has_caption, mut empty) = (false, 0);
         for (slot, caption) in captions {
             // More than 256 captions of an image share the last slot.
             let slot = u8::try_from(slot).unwrap_or(u8::MAX);
-            if !self.builder.push_slot(image.clone(), caption, slot) {
-                self.no_caption(place);
+            match self.builder.push_slot(image.clone(), caption, slot) {
+                true => has_caption = true,
+                false => empty += 1,
             }
+        }
+        match has_caption {
+            true => self.note_empty(place, empty),
+            false => self.no_caption(place),
         }
     }
 
@@ -219,6 +256,10 @@ impl<'a> Rows<'a> {
     pub(crate) fn tell(&mut self) {
         let file = self.path.file_name().unwrap_or_default().display().to_string();
         self.paths.tell(&file, &mut self.builder);
+        if let (count @ 1.., first) = std::mem::take(&mut self.empty) {
+            let captions = counted(count, "empty caption");
+            self.builder.note(format!("{captions} of rows that have another caption, such as in {first}"));
+        }
     }
 
     /// The rows that are listed, and the data set of the other rows: it has their warnings, and what is left out.

@@ -383,9 +383,13 @@ impl JsonSource {
                 rows.malformed(line, row_not_utf8(&bytes, "the line"))?;
                 continue;
             }
-            match serde_json::from_slice::<Map<String, Value>>(&bytes) {
+            match serde_json::from_slice::<Map<String, Value>>(bytes.trim_ascii_end()) {
                 Ok(object) => objects.push(rows, number, line, &object)?,
-                Err(error) => rows.malformed(line, format!("not a JSON object: {error}"))?,
+                Err(error) => {
+                    // It counts the lines of what it was given, one.
+                    let error = error.to_string().replace(" at line 1 column ", " at column ");
+                    rows.malformed(line, format!("not a JSON object: {error}"))?;
+                }
             }
         }
         Ok(())

@@ -124,7 +124,7 @@ impl<'a> Objects<'a> {
                 return Ok(());
             }
         } else if !self.splits.wanted.is_empty() {
-            return rows.malformed(place, "no `split`, and `split` is set; fill it in, or set `bad_rows = \"skip\"`");
+            return rows.no_split(place);
         }
         let keys = match self.keys.clone().map_or_else(|| self.find_keys(object, rows.paths.root()).map(Rc::new), Ok) {
             Ok(keys) => keys,

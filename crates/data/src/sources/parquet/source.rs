@@ -185,12 +185,7 @@ impl ParquetSource {
             summary.rows += 1;
             match row.split.as_str() {
                 "" if splits.wanted.is_empty() => {}
-                "" => {
-                    return rows.malformed(
-                        number + 1,
-                        "no `split`, and `split` is set; fill it in, or set `bad_rows = \"skip\"`",
-                    );
-                }
+                "" => return rows.no_split(number + 1),
                 split if !splits.takes(split) => return Ok(()),
                 _ => {}
             }

@@ -166,7 +166,8 @@ impl Holds {
         others.retain(|at| !taken.contains(at) && fits(*at));
         others.sort_unstable();
         others.dedup();
-        if others.is_empty() {
+        others.retain(|&at| is_unique(columns, at));
+        if others.is_empty() || !taken.iter().all(|&at| is_unique(columns, at)) {
             return String::new();
         }
         let quoted = |quote: &str, all: &mut dyn Iterator<Item = &usize>| -> Vec<String> {
@@ -201,9 +202,20 @@ impl Holds {
         let set = |at: usize| format!("; set `{key} = \"{}\"`?", columns[at]);
         match (written, alike) {
             (None, [at, others @ ..]) if others.iter().all(|other| columns[*other] == columns[*at]) => Ok(*at),
-            (None, [_, ..]) => {
+            (None, [first, ..]) => {
+                // A name that stands twice means none of the two.
+                let alike: Vec<usize> = alike.iter().copied().filter(|&at| is_unique(columns, at)).collect();
+                if alike.is_empty() {
+                    return Err(format!(
+                        "; several columns are named `{}`: give each a name of its own",
+                        columns[*first]
+                    ));
+                }
                 let names: Vec<String> = alike.iter().map(|&at| format!("`{}`", columns[at])).collect();
                 let all: Vec<String> = alike.iter().map(|&at| format!("\"{}\"", columns[at])).collect();
+                if let ([one], [name]) = (&alike[..], &names[..]) {
+                    return Err(format!("; {name} may hold it{}", set(*one)));
+                }
                 let all = match self {
                     Self::Image => String::new(),
                     Self::Caption => format!(", or `captions = [{}]` for all", all.join(", ")),
@@ -225,6 +237,11 @@ impl Holds {
             }
         }
     }
+}
+
+/// Whether no other column has the name of this one.
+fn is_unique(columns: &[String], at: usize) -> bool {
+    columns.iter().filter(|name| **name == columns[at]).count() == 1
 }
 
 /// Whether the name of a column says that it is about something, and does not hold it: `image_id`, `url`.
@@ -279,6 +296,12 @@ mod tests {
         );
         let several = hint(Caption, &["image", "long_caption", "short_caption"], None);
         assert!(several.contains("set `caption = \"long_caption\"`") && several.contains("\"short_caption\"]`"));
+        assert_eq!(
+            hint(Caption, &["image", "title", "title", "text"], None),
+            "; `text` may hold it; set `caption = \"text\"`?"
+        );
+        let none = hint(Caption, &["image", "title", "title", "text", "text"], None);
+        assert_eq!(none, "; several columns are named `title`: give each a name of its own");
         for columns in [&["image_id", "caption"][..], &["image_label", "caption"], &["mask_id", "image_text"]] {
             assert!(hint(Image, columns, None).starts_with("; set `image"), "{columns:?}");
         }
@@ -295,5 +318,9 @@ mod tests {
                         [\"caption\", \"alt_text\", \"long_caption\"]`)";
         assert_eq!(Holds::also(&columns, &[1], |_| true), expected);
         assert_eq!(Holds::also(&columns, &[1], |at| at < 2), "");
+        let doubled = ["image", "caption", "caption", "alt_text"].map(str::to_owned);
+        assert_eq!(Holds::also(&doubled, &[1], |_| true), "", "`caption` means none of the two");
+        let doubled = ["image", "caption", "alt_text", "alt_text"].map(str::to_owned);
+        assert_eq!(Holds::also(&doubled, &[1], |_| true), "");
     }
 }

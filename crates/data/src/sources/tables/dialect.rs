@@ -124,7 +124,29 @@ impl Dialect {
         let numbers = (1..=first.len()).map(|number| number.to_string());
         let names: Vec<String> = if has_header { first.clone() } else { numbers.collect() };
         let is_doubled = |&at: &usize| names.iter().filter(|name| **name == names[at]).count() > 1;
-        let doubled = [image].iter().chain(&captions).copied().find(is_doubled).map(|at| names[at].clone());
+        let used = || [image].into_iter().chain(captions.iter().copied());
+        let is_written = |name: &String| wanted.image == Some(name.as_str()) || wanted.captions.contains(name);
+        if let Some(at) = used().find(|at| is_doubled(at) && is_written(&names[*at])) {
+            let numbers: Vec<String> =
+                (1..=names.len()).filter(|it| names[it - 1] == names[at]).map(|it| it.to_string()).collect();
+            return Err(DataError::Malformed {
+                path: wanted.path.to_owned(),
+                reason: format!(
+                    "columns {} are all named `{}`, which does not say which of them is meant; give each a name of its \
+                     own, or name the columns by number, such as `image = \"{}\"` and `caption = \"{}\"`",
+                    numbers.join(" and "),
+                    names[at],
+                    image + 1,
+                    captions[0] + 1
+                ),
+            });
+        }
+        // Columns by number are those that are meant.
+        let is_guessed = |at: &usize| match *at == image {
+            true => wanted.image.is_none(),
+            false => wanted.captions.is_empty(),
+        };
+        let doubled = used().find(|at| is_doubled(at) && is_guessed(at)).map(|at| names[at].clone());
         let is_guessed = has_header && wanted.captions.is_empty();
         let also = if is_guessed { Holds::also(&names, &captions, |at| at != image) } else { String::new() };
         let is_by_values = has_header && wanted.image.is_none() && Holds::Image.find(&names, None).is_err();
@@ -151,6 +173,11 @@ impl Dialect {
         let captions: Vec<String> = self.captions.iter().map(|&at| name(at)).collect();
         let by_values = if self.is_by_values { " (its values are names of images that are there)" } else { "" };
         format!("image from {}{by_values}, caption from {}{}", name(self.image), captions.join(" and "), self.also)
+    }
+
+    /// Whether no other column has this name.
+    pub(crate) fn is_unique(&self, name: &str) -> bool {
+        self.names.iter().filter(|it| *it == name).count() == 1
     }
 
     /// The columns of captions.
