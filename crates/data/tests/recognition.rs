@@ -194,5 +194,32 @@ fn files_beside_images_are_no_tables() {
     }
     assert_eq!(recognise(dir.path()).unwrap().description, "a folder of 2 images");
     std::fs::remove_file(dir.path().join("1.png")).unwrap();
-    assert!(recognise(dir.path()).unwrap().source.json.is_some(), "its image is gone");
+    assert!(recognise(dir.path()).unwrap().source.folder.is_some(), "it is as the file beside `2.png`");
+    std::fs::remove_file(dir.path().join("2.png.json")).unwrap();
+    assert!(recognise(dir.path()).unwrap().source.json.is_some(), "no image has such a file");
+}
+
+#[test]
+fn doubled_names_are_refused() {
+    let text = "image,caption,caption\na.png,x,y\n";
+    let with = |captions: &[&str]| {
+        let captions = captions.iter().map(|&name| name.to_owned()).collect();
+        read_with("d.csv", text, |source| source.captions = Some(captions))
+    };
+    for captions in [&["caption"][..], &["caption", "caption"]] {
+        let error = with(captions).unwrap_err();
+        assert!(error.contains("`DIR/d.csv` is malformed: columns 2 and 3 are all named `caption`"), "{error}");
+        assert!(error.contains("`image = \"1\"`"), "{error}");
+    }
+    let by_number = read_with("d.csv", text, |source| {
+        (source.image, source.captions) = (Some("1".to_owned()), Some(vec!["2".to_owned(), "3".to_owned()]));
+    });
+    let by_number = by_number.unwrap();
+    let texts: Vec<&str> = by_number.captions().map(|caption| caption.text).collect();
+    assert_eq!((texts, by_number.warnings.len()), (vec!["x", "y"], 0));
+    // What is recognised can be read again.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("d.csv"), text).unwrap();
+    let found = recognise(&dir.path().join("d.csv")).unwrap().source;
+    assert_eq!(found.read().unwrap().caption(0).text, "x");
 }

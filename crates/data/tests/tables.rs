@@ -308,31 +308,6 @@ fn doubled_columns_are_told() {
 }
 
 #[test]
-fn doubled_names_are_refused() {
-    let text = "image,caption,caption\na.png,x,y\n";
-    let with = |captions: &[&str]| {
-        let captions = captions.iter().map(|&name| name.to_owned()).collect();
-        read_with("d.csv", text, |source| source.captions = Some(captions))
-    };
-    for captions in [&["caption"][..], &["caption", "caption"]] {
-        let error = with(captions).unwrap_err();
-        let expected = "`DIR/d.csv` is malformed: columns 2 and 3 are all named `caption`, which does not say which of them is meant";
-        assert!(error.contains(expected) && error.contains("`image = \"1\"`"), "{error}");
-    }
-    let by_number = read_with("d.csv", text, |source| {
-        (source.image, source.captions) = (Some("1".to_owned()), Some(vec!["2".to_owned(), "3".to_owned()]));
-    });
-    let by_number = by_number.unwrap();
-    let texts: Vec<&str> = by_number.captions().map(|caption| caption.text).collect();
-    assert_eq!((texts, warnings(&by_number).as_str()), (vec!["x", "y"], ""));
-    // What is recognised can be read again.
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("d.csv"), text).unwrap();
-    let found = dualenc_data::recognise(&dir.path().join("d.csv")).unwrap().source;
-    assert_eq!(found.read().unwrap().caption(0).text, "x");
-}
-
-#[test]
 fn open_quotes_name_line() {
     let text = "image\tcaption\na.png\tx\nb.png\t\"Best\" dog\nb.png\t\"said nobody\nsub/c.png\ty\na.png\tz\n";
     assert_eq!(

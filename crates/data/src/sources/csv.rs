@@ -228,7 +228,8 @@ impl CsvSource {
         }
         if let Some(name) = &dialect.doubled {
             let text = format!(
-                "`{}`: several columns are named `{name}`; the first is used: to use another, give it a name of its own",
+                "`{}`: several columns are named `{name}`; the first is used; to use another, \
+                 give it a name of its own",
                 path.display()
             );
             rows.builder.warn(text);

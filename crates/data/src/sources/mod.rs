@@ -15,6 +15,7 @@
 //! - `source_table`: a [`Source`] and how its rows are used, as a config names it
 //! - `recognise`: what a file or folder is, by its name and its content
 //! - `rows`: what the table-like sources share
+//! - `side_files`: files that have the extension of a table, and lie beside data
 //! - `tables`: what the sources in text files share
 //! - `image_files`: the image files below a folder
 //! - `one_or_many`: a value of the config that may be a list
@@ -33,6 +34,7 @@ pub(crate) mod one_or_many;
 pub(crate) mod parquet;
 pub(crate) mod recognise;
 mod rows;
+pub(crate) mod side_files;
 pub(crate) mod source_table;
 mod split_column;
 pub(crate) mod tables;

@@ -10,11 +10,12 @@ use crate::sources::class_folder::class_folder;
 use crate::sources::classes::ClassesSource;
 use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
-use crate::sources::image_files::{IMAGE_EXTENSIONS, image_files, is_image_name};
+use crate::sources::image_files::image_files;
 use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;
 use crate::sources::parquet::looks::looks_like_parquet;
 use crate::sources::parquet::source::ParquetSource;
+use crate::sources::side_files::without_side_files;
 use crate::sources::source_table::SourceTable;
 use crate::sources::tables::text_file::TextFile;
 use crate::sources::webdataset::WebdatasetSource;
@@ -153,34 +154,12 @@ fn tables_in(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
             return Ok(Vec::new());
         }
         let is_hidden = name.as_encoded_bytes().starts_with(b".");
-        if !is_hidden && TABLES.contains(&extension.as_str()) && path.is_file() && !is_side_file(&path) {
+        if !is_hidden && TABLES.contains(&extension.as_str()) && path.is_file() {
             tables.push(path);
         }
     }
     tables.sort();
-    Ok(tables)
-}
-
-/// Whether a file with the extension of a table is not one: it lies beside an image, a shard or a folder of the same
-/// name, or holds notes or statistics.
-pub fn is_side_file(path: &Path) -> bool {
-    /// Bytes of a file that may be a list of images and captions, at least.
-    const LEAST_JSON: u64 = 64;
-    /// What the `datasets` library and Kaggle write beside data.
-    const ABOUT: [&str; 5] = ["dataset_info", "dataset_infos", "dataset_dict", "state", "dataset-metadata"];
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    // img2dataset writes statistics and a table beside each shard, or each folder of images.
-    let stem = path.file_stem().unwrap_or_default();
-    let is_beside_image =
-        || is_image_name(Path::new(stem)) || IMAGE_EXTENSIONS.iter().any(|image| path.with_extension(image).is_file());
-    match extension.as_str() {
-        "json" if stem.to_string_lossy().ends_with("_stats") => true,
-        "json" if ABOUT.contains(&&*stem.to_string_lossy()) => true,
-        "parquet" => path.with_extension("tar").is_file() || path.with_extension("").is_dir(),
-        "json" => path.metadata().is_ok_and(|metadata| metadata.len() < LEAST_JSON) || is_beside_image(),
-        "txt" => is_beside_image(),
-        _ => false,
-    }
+    Ok(without_side_files(tables))
 }
 
 impl Source {

@@ -38,6 +38,9 @@ use crate::sources::one_or_many::OneOrMany;
 /// Images whose captions are in memory at once, before they are added to the data set.
 const WAVE: usize = 8192;
 
+/// Why captions are left out.
+const NO_IMAGE: &str = "no image";
+
 /// Number of images whose captions one thread reads sooner than more threads start.
 const SIDECARS_PER_THREAD: usize = 64;
 
@@ -140,7 +143,9 @@ impl FolderSource {
                 let parent = same_dir[0].0.parent().unwrap_or(Path::new(""));
                 let is_beside = |(_, place): &(&PathBuf, Place)| matches!(place, Place::Beside);
                 if dir.as_ref().is_none_or(|(known, _)| known != parent) && same_dir.iter().any(is_beside) {
-                    dir = Some((parent.to_owned(), Sidecars::find(parent)?));
+                    let sidecars = Sidecars::find(parent)?;
+                    self.count_without_image(&mut builder, &sidecars.without_image(places));
+                    dir = Some((parent.to_owned(), sidecars));
                 }
                 let beside = map_files(same_dir, SIDECARS_PER_THREAD, |(image, place)| match (place, &dir) {
                     (Place::Beside, Some((_, sidecars))) => sidecars.read(image, &reading),
@@ -160,6 +165,16 @@ impl FolderSource {
         }
         self.report(&mut builder, &tally, &tables)?;
         builder.finish(&self.path)
+    }
+
+    /// Counts captions without an image.
+    fn count_without_image(&self, builder: &mut DatasetBuilder, files: &[&Path]) {
+        for file in files {
+            if builder.names(&file.strip_prefix(&self.path).unwrap_or(file).to_string_lossy()) {
+                let file = file.display();
+                builder.skipped.note(NO_IMAGE, || Left::sample(&file, format!("`{file}` has no image beside it")));
+            }
+        }
     }
 
     /// Adds one image with its captions, or counts it as skipped.

@@ -1,7 +1,7 @@
 //! The files beside an image that hold its captions.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,29 @@ use serde_json::{Map, Value};
 
 use crate::error::DataError;
 use crate::sources::folder::options::{CaptionsFrom, TextCaptions};
-use crate::sources::image_files::IMAGE_EXTENSIONS;
+use crate::sources::image_files::{IMAGE_EXTENSIONS, is_ignored, is_image_name};
 use crate::sources::rows::texts;
 use crate::sources::tables::columns::CAPTION_NAMES;
+
+/// Names of text and JSON files about a folder, in lower case.
+const DOCUMENTS: [&str; 16] = [
+    "readme",
+    "license",
+    "licence",
+    "copying",
+    "notice",
+    "changelog",
+    "notes",
+    "requirements",
+    "classes",
+    "classnames",
+    "labels",
+    "dataset_info",
+    "dataset_infos",
+    "dataset_dict",
+    "state",
+    "dataset-metadata",
+];
 
 /// Which files beside images there are in a folder, so that none is looked for in vain.
 #[derive(Debug, Default)]
@@ -20,6 +40,8 @@ pub(crate) struct Sidecars {
     extensions: BTreeSet<String>,
     /// Extensions of names such as `cat.jpg.txt`.
     behind_image: BTreeSet<String>,
+    /// Files of captions without an image beside them: name, kind and path, sorted.
+    without_image: Vec<(OsString, CaptionsFrom, PathBuf)>,
 }
 
 /// Captions with the number of the key that each comes from.
@@ -54,12 +76,23 @@ impl Sidecars {
     pub(crate) fn find(dir: &Path) -> Result<Self, DataError> {
         let mut found = Self::default();
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let (mut images, mut captions) = (HashSet::new(), Vec::new());
         for entry in std::fs::read_dir(dir).map_err(DataError::read(dir))? {
             let name = entry.map_err(DataError::read(dir))?.file_name();
             let path = Path::new(&name);
-            let Some(extension) = path.extension().and_then(|extension| extension.to_str()) else { continue };
-            if !CaptionsFrom::ALL.iter().any(|place| is_extension_of(*place, extension)) {
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            let place =
+                extension.and_then(|it| CaptionsFrom::ALL.into_iter().find(|place| is_extension_of(*place, it)));
+            let (Some(extension), Some(place)) = (extension, place) else {
+                // One without an extension may be an image; `cat.txt` and `cat.jpg.txt` belong to `cat.jpg`.
+                if extension.is_none() || is_image_name(path) {
+                    images.extend(path.file_stem().map(OsString::from));
+                    images.insert(name);
+                }
                 continue;
+            };
+            if let Some(stem) = path.file_stem().filter(|_| !is_ignored(&name)) {
+                captions.push((stem.to_owned(), place, dir.join(&name)));
             }
             found.extensions.insert(extension.to_owned());
             let inner = path.file_stem().and_then(|stem| Path::new(stem).extension());
@@ -68,7 +101,22 @@ impl Sidecars {
                 found.behind_image.insert(extension.to_owned());
             }
         }
+        // A kind of file that no image has beside it holds something else.
+        let used: Vec<CaptionsFrom> = CaptionsFrom::ALL
+            .into_iter()
+            .filter(|used| captions.iter().any(|(stem, place, _)| place == used && images.contains(stem)))
+            .collect();
+        captions.retain(|(stem, place, _)| used.contains(place) && !images.contains(stem) && !is_document(stem));
+        captions.sort();
+        found.without_image = captions;
         Ok(found)
+    }
+
+    /// The files that would have captions, in the places that are read, and have no image: one of each name.
+    pub(crate) fn without_image(&self, places: &[CaptionsFrom]) -> Vec<&Path> {
+        let mut found: Vec<_> = self.without_image.iter().filter(|(_, place, _)| places.contains(place)).collect();
+        found.dedup_by(|(other, ..), (stem, ..)| other == stem);
+        found.into_iter().map(|(_, _, path)| path.as_path()).collect()
     }
 
     /// Reads the captions beside `image` from the first place that has any.
@@ -120,6 +168,12 @@ impl Sidecars {
         });
         beside.chain(behind).collect()
     }
+}
+
+/// Whether a file of this name is no caption, whatever is beside it.
+fn is_document(stem: &OsStr) -> bool {
+    let stem = stem.to_string_lossy().to_lowercase();
+    stem.ends_with("_stats") || DOCUMENTS.contains(&stem.as_str())
 }
 
 fn is_extension_of(place: CaptionsFrom, extension: &str) -> bool {

@@ -343,3 +343,31 @@ fn config_names_places() {
     let both = FolderSource { caption: Some("a".into()), captions: Some(vec!["b".into()]), ..FolderSource::new("d") };
     assert!(both.read().unwrap_err().to_string().contains("both `caption` and `captions` are set"));
 }
+
+#[test]
+fn captions_without_image_are_counted() {
+    let files = [
+        ("0.jpg", ""),
+        ("0.txt", "zero"),
+        ("0.json", "{}"),
+        ("1.txt", "one"),
+        ("1.json", "{}"),
+        ("2.heic", ""),
+        ("2.txt", "two"),
+        ("3.png", ""),
+        ("3.png.txt", "three"),
+        ("README.txt", "about"),
+        ("_stats.json", "{}"),
+        ("4.caption", "no image has such a file"),
+    ];
+    let dataset = read(&files, |_| {}).unwrap();
+    assert_eq!(pairs(&dataset), ["0.jpg: zero", "3.png: three"]);
+    assert_eq!(dataset.skipped.by_cause(), "no image (1)");
+    let row = &dataset.skipped.rows[0];
+    assert!(row.message.contains("has no image beside it") && row.message.contains("/1."), "{row:?}");
+    let json = read(&[&files[..], &[("0.json", "{\"caption\": \"zero\"}")]].concat(), |it| {
+        it.captions_from = places(&[CaptionsFrom::Json]);
+    });
+    let skipped = json.unwrap().skipped;
+    assert!(skipped.rows.iter().any(|row| row.message.contains("/1.json` has no image")), "{skipped:?}");
+}

@@ -27,6 +27,9 @@ const MIXED_SPLITS: &str = "the rows of all splits are used";
 /// Part of the warning that some images have captions, and others their names.
 const NAMES_AS_CAPTIONS: &str = "their file names are the captions";
 
+/// Why captions of a folder are left out.
+const NO_IMAGE: &str = "no image";
+
 /// Karpathy's splits of COCO: `restval` are the images of COCO's validation set that nobody validates on.
 const TRAIN_AND_REST: &str = "train+restval";
 
@@ -122,7 +125,9 @@ impl Candidate {
     /// are captions.
     fn with_captions_from(self) -> Result<Self, TrainError> {
         let has_names = self.dataset.warnings.iter().any(|warning| warning.contains(NAMES_AS_CAPTIONS));
-        let (images, skipped) = (self.dataset.num_images(), self.dataset.skipped.count);
+        // Captions whose image is gone say nothing about the images that are there.
+        let gone = self.dataset.skipped.causes.get(NO_IMAGE).copied().unwrap_or_default();
+        let (images, skipped) = (self.dataset.num_images(), self.dataset.skipped.count - gone);
         if self.format != FOLDER || !has_names && skipped == 0 {
             return Ok(self);
         }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dualenc_data::{OneOrMany, image_files, is_side_file};
+use dualenc_data::{OneOrMany, image_files, without_side_files};
 
 use crate::commands::init::candidate::Candidate;
 use crate::commands::init::found::Found;
@@ -74,8 +74,8 @@ pub(crate) fn look_into(dir: &Path, columns: &InitColumns, refused: &mut Vec<Str
 
 /// The tables in a folder: the first is trained on, those named `train` before others and other splits last.
 fn look_at_tables(survey: &Survey, columns: &InitColumns, refused: &mut Vec<String>) -> Option<Found> {
-    let mut tables: Vec<&PathBuf> =
-        survey.tables.iter().filter(|table| !is_text(table) && !is_side_file(table)).collect();
+    let tables = without_side_files(survey.tables.iter().filter(|table| !is_text(table)).cloned().collect());
+    let mut tables: Vec<&PathBuf> = tables.iter().collect();
     tables.sort_by_key(|table| match Split::of_file(table) {
         Some(Split::Train) => 0,
         None => 1,
@@ -264,6 +264,29 @@ mod tests {
         let (found, refused) =
             look(&[&[("1.png", ""), table][..], &own, &[("bad_samples.jsonl", "{\"row\": 1}")]].concat());
         assert!(found.is_ok_and(|found| found.train.format == "csv" && found.unused.is_empty()) && refused.is_empty());
+    }
+
+    #[test]
+    fn captions_without_image_are_counted() {
+        let about = |caption: &str| {
+            format!("{{\"caption\": \"{caption}\", \"url\": \"u\", \"key\": \"0\", \"width\": 128, \"height\": 128}}")
+        };
+        let about = ["a cat", "a dog", "a bird"].map(about);
+        let files = [
+            ("00000/0.png", ""),
+            ("00000/0.txt", "a cat"),
+            ("00000/0.json", &about[0]),
+            ("00000/1.png", ""),
+            ("00000/1.txt", "a dog"),
+            ("00000/1.json", &about[1]),
+            ("00000/2.txt", "a bird"),
+            ("00000/2.json", &about[2]),
+        ];
+        let (found, refused) = look(&files);
+        let train = found.unwrap().train;
+        assert_eq!((train.format.as_str(), train.dataset.num_images(), refused), ("folder", 2, Vec::new()));
+        assert_eq!(train.dataset.skipped.by_cause(), "no image (1)");
+        assert!(!train.keys.contains_key("captions_from"), "{:?}", train.keys);
     }
 
     #[test]
