@@ -80,5 +80,7 @@ fn rows_without_images_are_told() {
     let output = session.run(&[&arguments[..], &["pairs.csv"]].concat());
     let text = stderr(&output);
     assert!(output.status.success() && text.contains("2 rows could not be used: "), "{text}");
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(out.contains("wrote 1 image") && out.contains("; 2 rows were left out"), "{out}");
     assert!(session.fail(2, &[&arguments[..], &["none.csv"]].concat()).contains("none.csv"));
 }

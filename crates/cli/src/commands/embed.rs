@@ -87,7 +87,12 @@ pub fn run(args: EmbedArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         count => format!("; {count} images were skipped"),
     };
     let left_out = done.left_out.describe().map_or_else(String::new, |left_out| format!("; {left_out}"));
-    let path = args.out.display();
+    let rows = match done.skipped_rows {
+        0 => String::new(),
+        1 => "; 1 row was left out".to_owned(),
+        count => format!("; {count} rows were left out"),
+    };
+    let (path, left_out) = (args.out.display(), rows + &left_out);
     writeln!(out, "wrote {images} image and {texts} text embeddings of {dim} values to {path}{skipped}{left_out}")?;
     Ok(Ending::Done)
 }

@@ -143,9 +143,9 @@ pub fn classify(
     check_complete(&loaded.model, "the input")?;
     let (mut images, mut left_out) = (Vec::new(), LeftOut::default());
     for path in request.images {
-        let (found, others) = list_images(path, None, observer)?;
-        images.extend(found);
-        left_out.add(others);
+        let found = list_images(path, None, observer)?;
+        images.extend(found.images);
+        left_out.add(found.left_out);
     }
     let dim = loaded.model.embed_dim();
     let classes = class_embeddings(loaded, request.labels, request.templates, request.batch_size, compute, stop)?;

@@ -77,7 +77,7 @@ pub struct EmbedRequest<'a> {
 }
 
 /// What was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Embedded {
     /// Rows of `image_embeds`.
     pub num_images: usize,
@@ -89,6 +89,19 @@ pub struct Embedded {
     pub skipped: Vec<Skipped>,
     /// Files in the folder of images that are no images.
     pub left_out: LeftOut,
+    /// Rows of the table of images, or samples of the shards, without an image or a caption.
+    pub skipped_rows: usize,
+}
+
+/// The images at a path.
+#[derive(Default)]
+pub(crate) struct ListedImages {
+    /// In the order of the files or rows.
+    pub images: Vec<ImageRef>,
+    /// Files that are no images.
+    pub left_out: LeftOut,
+    /// Rows that could not be used.
+    pub skipped_rows: usize,
 }
 
 /// Writes L2-normalised embeddings to `out`: `image_embeds`, shape `[images, dim]`, and `text_embeds`, shape
@@ -116,24 +129,19 @@ pub fn embed(
     }
     let texts = request.texts.map(|path| Texts::open(path, loaded)).transpose()?;
     let list = |path| match loaded.model.image_tower.is_absent() {
-        true => Ok((rows_of(path)?, LeftOut::default())),
+        true => Ok(ListedImages { images: rows_of(path)?, ..ListedImages::default() }),
         false => list_images(path, request.root, observer),
     };
-    let (images, left_out) = request.images.map(list).transpose()?.unzip();
+    let listed = request.images.map(list).transpose()?;
     let staged = StagedFile::new(out)?;
     let model = loaded.model.valid();
     let work = Work { loaded, request, compute, stop, out };
-    let mut done = Embedded {
-        num_images: 0,
-        num_texts: 0,
-        dim: model.embed_dim(),
-        skipped: Vec::new(),
-        left_out: left_out.unwrap_or_default(),
-    };
+    let mut done = Embedded { dim: model.embed_dim(), ..Embedded::default() };
     let fingerprint = parameters::fingerprint(&loaded.model, ParamFilter::All)?;
     let (mut kinds, mut metadata) = (Vec::new(), BTreeMap::from([("model".to_owned(), fingerprint)]));
-    if let Some(images) = images {
-        let (rows, paths, skipped) = work.images(images, observer)?;
+    if let Some(listed) = listed {
+        (done.left_out, done.skipped_rows) = (listed.left_out, listed.skipped_rows);
+        let (rows, paths, skipped) = work.images(listed.images, observer)?;
         (done.num_images, done.skipped) = (paths.len(), skipped);
         metadata.insert("image_paths".to_owned(), Value::from(paths).to_string());
         kinds.push(("image", rows));
@@ -205,7 +213,7 @@ pub(crate) fn list_images(
     path: &Path,
     root: Option<&Path>,
     observer: &mut dyn Observer,
-) -> Result<(Vec<ImageRef>, LeftOut), TrainError> {
+) -> Result<ListedImages, TrainError> {
     let table = table_at(path, root);
     let table = table.and_then(|source| source.map(|source| images_of(&source, observer)).transpose());
     let refused = |error: TrainError| match FLAGS.translate_error(error) {
@@ -215,14 +223,16 @@ pub(crate) fn list_images(
         )),
         error => error,
     };
-    let (images, left_out) = match table.map_err(refused)? {
-        Some(images) => (images, LeftOut::default()),
+    let listed = match table.map_err(refused)? {
+        Some((images, skipped_rows)) => ListedImages { images, skipped_rows, ..ListedImages::default() },
         None if root.is_some() => return Err(no_table(path)),
         None => {
             let ImageFiles { files, left_out } = image_files(path)?;
-            (files.into_iter().map(ImageRef::File).collect(), left_out)
+            let images = files.into_iter().map(ImageRef::File).collect();
+            ListedImages { images, left_out, ..ListedImages::default() }
         }
     };
+    let ListedImages { images, left_out, .. } = &listed;
     if images.is_empty() {
         let found = left_out.describe().unwrap_or_else(|| "no file".to_owned());
         let way_out = left_out.way_out().map_or_else(String::new, |way_out| format!("; {way_out}"));
@@ -241,7 +251,7 @@ pub(crate) fn list_images(
             images.len()
         )));
     }
-    Ok((images, left_out))
+    Ok(listed)
 }
 
 /// Whether `path` is a text file, which is rarely a table.
@@ -266,8 +276,8 @@ fn table_at(path: &Path, root: Option<&Path>) -> Result<Option<Source>, TrainErr
     source_at(path, root).map(Some)
 }
 
-/// The distinct images of a source, in the order in which its rows name them.
-fn images_of(source: &Source, observer: &mut dyn Observer) -> Result<Vec<ImageRef>, TrainError> {
+/// The distinct images of a source, in the order in which its rows name them, and the number of rows left out.
+fn images_of(source: &Source, observer: &mut dyn Observer) -> Result<(Vec<ImageRef>, usize), TrainError> {
     let dataset = source.read()?;
     dataset.notes.iter().for_each(|note| observer.on(Event::Note(FLAGS.translate(note))));
     dataset.warnings.iter().for_each(|warning| observer.on(Event::Warning(FLAGS.translate(warning))));
@@ -275,7 +285,7 @@ fn images_of(source: &Source, observer: &mut dyn Observer) -> Result<Vec<ImageRe
         let (rows, first) = (counted(dataset.skipped.count, "row"), dataset.skipped.first(MAX_LISTED));
         observer.on(Event::Warning(format!("{rows} could not be used: {first}")));
     }
-    Ok(dataset.images().collect())
+    Ok((dataset.images().collect(), dataset.skipped.count))
 }
 
 /// The metadata entries about `texts`, which leave out a list of more than `limit` bytes.
