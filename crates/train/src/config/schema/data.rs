@@ -91,8 +91,9 @@ pub struct DataSection {
     #[schemars(with = "Option<AugmentDoc>")]
     pub augment: Option<Augment>,
     /// Share of the training images, from 0 to 1, that is held out as validation data. Whether an image is held out
-    /// depends on its relative path alone, so adding rows moves no other image. The retrieval and loss evaluations
-    /// without `data` use the held-out images; if there is none, a retrieval evaluation `validation` is added.
+    /// depends on its name alone, so adding rows moves no other image: its path below the source, for shards with the
+    /// name of the entry, for parquet files with the number of the row. The retrieval and loss evaluations without
+    /// `data` use the held-out images; if there is none, a retrieval evaluation `validation` is added.
     ///
     /// Default: `0.0`.
     #[serde(default)]
