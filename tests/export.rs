@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::support::{Session, goldens};
+use serde_json::Value;
+
+use crate::support::{Session, floats, goldens};
 
 /// A finished run that was evaluated before its first step and after its last.
 fn trained() -> Session {
@@ -78,6 +80,29 @@ fn card_of_plain_model_is_short() {
         assert!(!card.contains(section), "{section}: {card}");
     }
     assert!(card.contains("No evaluation of this model is recorded."), "{card}");
+}
+
+#[test]
+fn long_texts_embed_alike() {
+    let session = Session::new();
+    session.write_config("");
+    let limits = ["--set", "data.max_tokens=6", "--set", "train.epochs=1"];
+    session.succeed(&[&["train", "--config", "lit.toml"], &limits[..]].concat());
+    session.succeed(&["export", "--model", "run", "--out", "hf"]);
+    let settings: Value = serde_json::from_slice(&fs::read(session.path("hf/tokenizer_config.json")).unwrap()).unwrap();
+    assert_eq!(settings["model_max_length"], 6);
+    session.write("texts.txt", format!("a red circle\n{}\n", "a red circle and a green square ".repeat(90)));
+    let embed = |model: &str| {
+        let out = format!("{model}.safetensors");
+        session.succeed(&["embed", "--model", model, "--texts", "texts.txt", "--out", &out]);
+        let text = session.succeed(&["inspect", model]);
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains("at most 6 tokens"), "{model}: {text}");
+        floats(&session.path(&out), "text_embeds")
+    };
+    let (found, expected) = (embed("hf"), embed("run"));
+    let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(found.len() == expected.len() && worst <= 1e-6, "{worst}");
 }
 
 #[test]

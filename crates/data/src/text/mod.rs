@@ -17,5 +17,5 @@ pub(crate) mod token_batch;
 pub(crate) mod token_table;
 pub(crate) mod tokenizer;
 pub(crate) mod tokenizer_files;
-mod tokenizer_settings;
+pub(crate) mod tokenizer_settings;
 mod word_dropout;

@@ -18,6 +18,17 @@ pub(crate) struct Settings {
     model: Value,
 }
 
+/// The number of tokens, special tokens included, that `tokenizer_config.json` in `dir` cuts texts to
+/// (`model_max_length`). `None` if it says none, or a number so large that it stands for none.
+///
+/// # Errors
+/// [`DataError::Malformed`] for invalid JSON in or beside `tokenizer_config.json`; [`DataError::Read`].
+pub fn recorded_max_tokens(dir: &Path) -> Result<Option<usize>, DataError> {
+    let settings = Settings::read(dir)?;
+    let limit = settings.get("model_max_length").and_then(Value::as_u64).filter(|limit| *limit > 0);
+    Ok(limit.and_then(|limit| usize::try_from(limit).ok()))
+}
+
 /// The text of a token: a string, or an object with `content`.
 pub(crate) fn content(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token.get("content")?.as_str())

@@ -1,8 +1,9 @@
-//! The image processor of a tower.
+//! What turns files into the inputs of a model.
 
 use std::path::Path;
 
-use dualenc_data::ImageProcessor;
+use dualenc_data::{ImageProcessor, recorded_max_tokens};
+use dualenc_model::TextTower;
 
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -21,4 +22,14 @@ pub(crate) fn image_processor(dir: &Path, observer: &mut dyn Observer) -> Result
         )));
     }
     Ok(processor)
+}
+
+/// The number of tokens to which the whole model in `dir` cuts texts, as transformers does: `model_max_length`, where it
+/// is lower than the positions of its text tower.
+///
+/// # Errors
+/// [`TrainError::Data`] when a file of the tokenizer is malformed or cannot be read.
+pub(crate) fn recorded_limit(dir: &Path, tower: &TextTower) -> Result<usize, TrainError> {
+    let recorded = recorded_max_tokens(dir)?;
+    Ok(recorded.filter(|limit| *limit < tower.config().max_tokens()).unwrap_or(usize::MAX))
 }

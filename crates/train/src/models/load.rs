@@ -17,7 +17,7 @@ use crate::events::{Event, Observer};
 use crate::models::compatibility::{check_image_size, check_vocabulary};
 use crate::models::feature_widths::feature_widths;
 use crate::models::hub::resolve::resolve;
-use crate::models::inputs::image_processor;
+use crate::models::inputs::{image_processor, recorded_limit};
 use crate::models::model_dir::{ModelDir, newest_checkpoint};
 use crate::models::text_prompt::{
     asked_prompt, pools_without_prompt, prompt_of, recorded_prompt, unused_default_prompt,
@@ -134,7 +134,8 @@ impl LoadedModel {
             ModelDir::WholeModel(dir) => {
                 let built = build_from_dual_encoder(&dir, &BuildOptions::evaluation(), &compute.device)?;
                 let prompt = recorded_prompt(&dir)?;
-                Self::from_built(built, Some(dir.clone()), (Some(dir), None), None, usize::MAX, observer)?
+                let limit = recorded_limit(&dir, &built.model.text_tower)?;
+                Self::from_built(built, Some(dir.clone()), (Some(dir), None), None, limit, observer)?
                     .with_prompt(prompt.as_deref())
             }
         }

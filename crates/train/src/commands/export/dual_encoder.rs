@@ -85,5 +85,5 @@ pub(crate) fn write(
     }
     write_json(&dir.join(CONFIG), &config)?;
     write_json(&dir.join("preprocessor_config.json"), &loaded.processor.to_preprocessor_json())?;
-    copy_tokenizer(&loaded.text_dir, &loaded.text_config, dir)
+    copy_tokenizer(loaded, dir)
 }

@@ -108,7 +108,7 @@ pub(crate) fn write(
     });
     text.write(dir, stop)?;
     image.write(dir, stop)?;
-    copy_tokenizer(&loaded.text_dir, &loaded.text_config, &text_dir)?;
+    copy_tokenizer(loaded, &text_dir)?;
     forget_processor(&text_dir.join("tokenizer_config.json"))?;
     write_json(&image_dir.join("preprocessor_config.json"), &loaded.processor.to_preprocessor_json())?;
     write_json(&dir.join("router_config.json"), &router)?;

@@ -15,6 +15,7 @@ use crate::commands::inspect::report::{HeadReport, Inspection, Kind, TowerReport
 use crate::config::ModelSection;
 use crate::error::TrainError;
 use crate::models::compatibility::{check_image_size, check_vocabulary};
+use crate::models::inputs::recorded_limit;
 use crate::models::text_prompt::{prompt_of, recorded_prompt, unused_default_prompt};
 
 /// The settings of a run's config that change how a model directory is loaded.
@@ -90,7 +91,12 @@ pub(crate) fn inspect_model(dir: &Path, settings: &LoadSettings, device: &Device
     }
     if let Some(text) = found.usable(text.filter(|_| settings.takes(Tower::Text))) {
         let export = check_text_pooling(&text.tower, &text.config).err();
-        found.inspect_tokenizer(dir, &text.tower, settings);
+        let is_whole = kind == Kind::WholeModel && settings.model.is_none() && settings.part.is_none();
+        let limit = if is_whole { recorded_limit(dir, &text.tower) } else { Ok(settings.max_tokens) };
+        match limit {
+            Ok(limit) => found.inspect_tokenizer(dir, &text.tower, limit, settings),
+            Err(error) => found.problems.push(with_causes(&error)),
+        }
         found.list_unfit_weights("text tower", &text.audit, all_read);
         found.list_not_finite("text tower", &text.not_finite);
         found.text_tower = Some(TowerReport::text(dir, text, unread, export));
@@ -149,9 +155,9 @@ impl Inspection {
         self.image_processing = Some(format!("{}{source}", processor.describe()));
     }
 
-    fn inspect_tokenizer(&mut self, dir: &Path, tower: &TextTower, settings: &LoadSettings) {
+    fn inspect_tokenizer(&mut self, dir: &Path, tower: &TextTower, max_tokens: usize, settings: &LoadSettings) {
         let config = tower.config();
-        let tokenizer = Tokenizer::from_dir(dir, settings.max_tokens.min(config.max_tokens()));
+        let tokenizer = Tokenizer::from_dir(dir, max_tokens.min(config.max_tokens()));
         let padded = tokenizer.and_then(|tokenizer| match config.pad_to {
             Some(len) => tokenizer.with_padding_to(len),
             None => Ok(tokenizer),

@@ -228,20 +228,61 @@ fn adds_missing_tokenizer_class() {
     edit(&dir.join("tokenizer_config.json"), |config| {
         *config = json!({ "do_lower_case": true, "pad_token": "[PAD]" });
     });
-    export(
-        &opened(&dir, &mut Messages::default()),
-        &ExportRequest::new(&root.path().join("out")),
-        &StopFlag::default(),
-        &mut Messages::default(),
-    )
-    .unwrap();
-    let written = read_object(&root.path().join("out/tokenizer_config.json")).unwrap();
+    let loaded = opened(&dir, &mut Messages::default());
+    let target = root.path().join("out");
+    export(&loaded, &ExportRequest::new(&target), &StopFlag::default(), &mut Messages::default()).unwrap();
+    let written = read_object(&target.join("tokenizer_config.json")).unwrap();
     let expected: BTreeMap<&str, Value> = BTreeMap::from([
         ("do_lower_case", json!(true)),
+        ("model_max_length", json!(loaded.tokenizer.max_tokens())),
         ("pad_token", json!("[PAD]")),
         ("tokenizer_class", json!("BertTokenizer")),
     ]);
     assert_eq!(Value::Object(written), json!(expected));
+}
+
+#[test]
+fn limit_of_texts_is_exported() {
+    let root = tempfile::tempdir().unwrap();
+    let text = "the red dog ".repeat(100);
+    // A `tokenizer.json`, and a `vocab.txt` without and with settings.
+    for (name, settings) in [("dual/vit_bert", true), ("text_families/pair_albert", false), ("whole/clip", true)] {
+        let dir = staged(name, root.path());
+        let path = dir.join("tokenizer_config.json");
+        let of_tower = opened(&dir, &mut Messages::default());
+        if settings {
+            edit(&path, |config| config["model_max_length"] = json!(5));
+        } else {
+            fs::write(&path, r#"{"model_max_length": 5}"#).unwrap();
+        }
+        let original = opened(&dir, &mut Messages::default());
+        let found = original.tokenizer.encode(&text).unwrap();
+        assert_eq!((found.ids.len(), original.tokenizer.max_tokens()), (5, 5), "{name}");
+        for (format, within) in
+            [(ExportFormat::Transformers, ""), (ExportFormat::SentenceTransformers, "text_0_Transformer")]
+        {
+            let target = root.path().join(format!("{format:?}")).join(name);
+            let request = ExportRequest { format, ..ExportRequest::new(&target) };
+            export(&original, &request, &StopFlag::default(), &mut Messages::default()).unwrap();
+            let written = read_object(&target.join(within).join("tokenizer_config.json")).unwrap();
+            assert_eq!(written["model_max_length"], 5, "{name}");
+        }
+        let back = opened(&root.path().join("Transformers").join(name), &mut Messages::default());
+        assert_eq!(back.tokenizer.encode(&text).unwrap(), found, "{name}");
+        assert!(of_tower.tokenizer.max_tokens() > 5, "{name}");
+    }
+}
+
+#[test]
+fn limits_that_say_nothing_are_those_of_the_tower() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = staged("dual/vit_bert", root.path());
+    let limit = || opened(&dir, &mut Messages::default());
+    let positions = limit().model.text_tower.config().max_tokens();
+    for value in [json!(null), json!(0), json!(1e30), json!(100_000), json!("512")] {
+        edit(&dir.join("tokenizer_config.json"), |config| config["model_max_length"] = value.clone());
+        assert_eq!(limit().tokenizer.max_tokens(), positions, "{value}");
+    }
 }
 
 #[test]
