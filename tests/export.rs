@@ -47,6 +47,8 @@ fn card_says_what_the_run_recorded() {
         "**pairs\\_a** (retrieval; 6 images, 6 texts)\n",
         &recall,
         "VisionTextDualEncoderModel.from_pretrained(path)",
+        "AutoImageProcessor.from_pretrained(path, backend=\"pil\")",
+        "Images are processed as by transformers with `backend=\"pil\"`",
         "## Licence\n",
     ] {
         assert!(body.contains(expected), "{expected}: {body}");

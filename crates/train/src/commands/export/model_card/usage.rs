@@ -53,15 +53,26 @@ fn transformers(loaded: &LoadedModel) -> String {
              logits = model.logit_scale.exp() * image @ text.T"
         ),
     };
+    let (imports, processor) = if is_processed_by_pillow(loaded) {
+        (
+            "from transformers import AutoImageProcessor, AutoTokenizer\n",
+            "# Without `backend`, transformers 5 resizes with torchvision, which rounds differently.\n\
+             images = AutoImageProcessor.from_pretrained(path, backend=\"pil\")\n\
+             processor = VisionTextDualEncoderProcessor(images, AutoTokenizer.from_pretrained(path))\n",
+        )
+    } else {
+        ("", "processor = VisionTextDualEncoderProcessor.from_pretrained(path)\n")
+    };
     format!(
         "```python\n\
          import torch\n\
          from PIL import Image\n\
+         {imports}\
          from transformers import VisionTextDualEncoderModel, VisionTextDualEncoderProcessor\n\
          \n\
          path = \".\"  # this directory, or its name on the hub\n\
          model = VisionTextDualEncoderModel.from_pretrained(path).eval()\n\
-         processor = VisionTextDualEncoderProcessor.from_pretrained(path)\n\
+         {processor}\
          labels = [{cat:?}, {dog:?}]\n\
          image = Image.open(\"photo.jpg\").convert(\"RGB\")\n\
          inputs = processor(\n    \
@@ -72,6 +83,13 @@ fn transformers(loaded: &LoadedModel) -> String {
          print(dict(zip(labels, logits.softmax(dim=-1)[0].tolist())))\n\
          ```"
     )
+}
+
+/// Whether images are processed as by the classes of transformers that use Pillow. DINOv3 has none, and torchvision's
+/// steps.
+pub(crate) fn is_processed_by_pillow(loaded: &LoadedModel) -> bool {
+    let file = loaded.processor.to_preprocessor_json();
+    !file["image_processor_type"].as_str().is_some_and(|class| class.starts_with("DINOv3"))
 }
 
 fn sentence_transformers(loaded: &LoadedModel) -> String {
