@@ -24,8 +24,8 @@ pub(crate) fn image_processor(dir: &Path, observer: &mut dyn Observer) -> Result
     Ok(processor)
 }
 
-/// The number of tokens to which the whole model in `dir` cuts texts, as transformers does: `model_max_length`, where it
-/// is lower than the positions of its text tower.
+/// The number of tokens to which the whole model in `dir` cuts texts, as transformers does: `model_max_length`, where
+/// it is lower than the positions of its text tower.
 ///
 /// # Errors
 /// [`TrainError::Data`] when a file of the tokenizer is malformed or cannot be read.

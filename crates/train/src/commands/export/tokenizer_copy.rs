@@ -12,10 +12,10 @@ use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 use crate::run_dir::atomic_file::write_whole;
 
-/// Copies the tokenizer of `loaded` to `dir`. `tokenizer_config.json` then names the class, that of the family where the
-/// files name none, and the number of tokens to which the model cuts texts: transformers cuts to it with
-/// `truncation=True`, and dualenc when it reads the directory. Both override the `truncation` of `tokenizer.json`, which
-/// stays as it is. A tower whose texts are padded keeps its number, to which transformers pads.
+/// Copies the tokenizer of `loaded` to `dir`. `tokenizer_config.json` then names the class, that of the family where
+/// the files name none, and the number of tokens to which the model cuts texts: transformers cuts to it with
+/// `truncation=True`, and dualenc when it reads the directory. Both override the `truncation` of `tokenizer.json`,
+/// which stays as it is. A tower whose texts are padded keeps its number, to which transformers pads.
 ///
 /// # Errors
 /// [`TrainError::Read`] or [`TrainError::Write`]; [`TrainError::Usage`] when `tokenizer_config.json` is malformed.

@@ -164,8 +164,8 @@ fn limits(loaded: &LoadedModel, request: &ExportRequest<'_>, origin: &Origin) ->
     }
     if request.format == ExportFormat::Transformers && usage::is_processed_by_pillow(loaded) {
         lines.push(
-            "Images are processed as by transformers with `backend=\"pil\"`, also for the figures here. No file of this \
-             directory can say so: without that argument, transformers 5 resizes with torchvision where it is \
+            "Images are processed as by transformers with `backend=\"pil\"`, also for the figures here. No file of \
+             this directory can say so: without that argument, transformers 5 resizes with torchvision where it is \
              installed, which rounds differently, and embeddings differ a little."
                 .to_owned(),
         );
