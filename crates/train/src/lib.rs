@@ -31,6 +31,7 @@ pub use commands::classify::{
     Classification, ClassifiedImage, ClassifyRequest, LabelScore, classify, parse_class_names, parse_labels,
 };
 pub use commands::embed::{EmbedRequest, Embedded, embed};
+pub use commands::evaluated_run::fit_to_run;
 pub use commands::export::export;
 pub use commands::export::request::{ExportFormat, ExportRequest};
 pub use commands::fit::fit;

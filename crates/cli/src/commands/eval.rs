@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args, ValueEnum, ValueHint};
 use dualenc_train::config::{EvalData, EvalSection, RunConfig, Task};
 use dualenc_train::{
     Compute, Details, Encoder, EvalRecord, Evaluation, Event, LoadedModel, LockedFingerprints, LockedTowers, Objective,
-    Observer, StopFlag, TrainError, feature_cache_of,
+    Observer, StopFlag, TrainError, feature_cache_of, fit_to_run,
 };
 
 use serde_json::{Map, Value, json};
@@ -172,6 +172,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             let dir = args.checkpoint.as_deref().unwrap_or(&config.run.dir);
             let mut model = load_model(dir, args.best, &compute, reporter)?;
             model.limit_pixels(config.data.max_pixels);
+            let evaluations = fit_to_run(evaluations, &config, &model, dir, reporter)?;
             evaluate(&evaluations, &model, Some(&config), &compute, signals.begin_work(), reporter)?
         }
         (None, Some(dir), Some(task)) => {

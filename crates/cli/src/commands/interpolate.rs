@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 use dualenc_train::config::RunConfig;
-use dualenc_train::{Compute, EvalRecord, Event, ExportRequest, Interpolation, Observer, TrainError, export};
+use dualenc_train::{
+    Compute, EvalRecord, Event, ExportRequest, Interpolation, Observer, TrainError, export, fit_to_run,
+};
 use serde_json::json;
 
 use crate::args::{ModelArgs, load_model};
@@ -79,9 +81,13 @@ pub fn run(args: InterpolateArgs, reporter: &mut Reporter) -> anyhow::Result<End
     let compute = Compute::select(device, None)?;
     let trained = args.model.load(&compute, reporter)?;
     let base = args.base.as_deref().map(|dir| load_model(dir, false, &compute, reporter)).transpose()?;
+    let is_given = given.is_some();
     let config = given.or_else(|| trained.config.clone());
     let evaluations = match (&config, &args.out) {
         (_, Some(_)) => Vec::new(),
+        (Some(config), None) if is_given => {
+            fit_to_run(open_evaluations(config)?, config, &trained, &args.model.model, reporter)?
+        }
         (Some(config), None) => open_evaluations(config)?,
         (None, None) => {
             let problem =

@@ -8,6 +8,7 @@
 //! - `classify`: labels of images, with probabilities.
 //! - `embed`: writes embeddings of images and texts.
 //! - `export`: writes a directory for transformers or sentence-transformers.
+//! - `evaluated_run`: fits evaluations of another config to the run whose model they measure.
 //! - `interpolate`: mixes the weights before and after training.
 //! - `fit`: aligns two towers in closed form.
 //! - `inspect`: reports what a directory holds.
@@ -25,6 +26,7 @@ pub(crate) mod answering;
 pub(crate) mod check;
 pub(crate) mod classify;
 pub(crate) mod embed;
+pub(crate) mod evaluated_run;
 pub(crate) mod export;
 pub(crate) mod fit;
 pub(crate) mod init;

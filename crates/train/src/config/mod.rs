@@ -8,12 +8,14 @@
 //! - `tower_reference`: how a tower can be named: a path or a hub id.
 //! - `warnings`: settings that have no effect.
 //! - `resume_diff`: which keys may change when a run is resumed.
+//! - `eval_diff`: which keys do not fit the run whose model a config evaluates.
 //! - `error`: problems and their places.
 //!
 //! Whether the files and towers exist is not checked here.
 
 mod derived;
 mod error;
+mod eval_diff;
 mod loading;
 mod reference;
 mod resume_diff;
@@ -33,6 +35,7 @@ pub use derived::initial_weights::InitialWeights;
 pub use derived::run_length::RunLength;
 pub use derived::stage_plan::{Stage, StageStart};
 pub use error::{ConfigError, Place, Problem};
+pub(crate) use eval_diff::{EvalChanges, eval_changes};
 pub use loading::load::Draft;
 pub use reference::json_schema::json_schema;
 pub use reference::markdown::markdown_reference;

@@ -44,6 +44,8 @@ pub struct LoadedModel {
     pub step: Option<u64>,
     /// The config it was trained with, if known.
     pub config: Option<RunConfig>,
+    /// The fingerprint of the pairs it was trained on, if known.
+    pub data: Option<String>,
     /// Values of its whole embeddings, if the model gives the first of them only.
     pub truncated_from: Option<usize>,
 }
@@ -187,6 +189,7 @@ impl LoadedModel {
         loaded.verify_locked(&checkpoint)?;
         loaded.model = parameters::restore(loaded.model, parameters::ParamFilter::Trainable, checkpoint.weights())?;
         loaded.step = Some(checkpoint.progress.step);
+        loaded.data = Some(checkpoint.progress.data.clone());
         loaded.config = Some(config);
         Ok(loaded)
     }
@@ -233,6 +236,7 @@ impl LoadedModel {
             text_config: built.text_config,
             step: None,
             config: None,
+            data: None,
             truncated_from: None,
         })
     }
@@ -265,7 +269,7 @@ impl LoadedModel {
         }
         self.limit_pixels(config.data.max_pixels);
         self.model = trainable(self.with_initial_scale(config), config)?;
-        (self.step, self.config) = (None, None);
+        (self.step, self.config, self.data) = (None, None, None);
         let prompt = asked_prompt(&config.model, &self.text_dir)?;
         self.with_prompt(prompt.as_deref())
     }

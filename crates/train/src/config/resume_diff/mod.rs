@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use toml::Value;
 
-use self::values::{flat, same, without_numbers};
+pub(super) use self::values::without_numbers;
+use self::values::{flat, same};
 use super::schema::RunConfig;
 use super::schema::data::CacheDtype;
 use super::schema::optimizer::{GroupSection, Schedule};

@@ -38,7 +38,7 @@ fn flatten(key: String, value: Value, leaves: &mut BTreeMap<String, Value>) {
 }
 
 /// The key without the numbers of list items: `data.train.weight` for `data.train[0].weight`.
-pub(super) fn without_numbers(key: &str) -> String {
+pub(crate) fn without_numbers(key: &str) -> String {
     key.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect()
 }
 
