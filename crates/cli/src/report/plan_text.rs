@@ -104,7 +104,8 @@ fn print_time(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     let is_cached = plan.stages.first().is_some_and(|stage| stage.cached_step.is_some());
     if is_cached {
         let (first, later) = (time(times.first_epoch), time(times.later_epoch));
-        row(out, "epoch", &format!("{first} the first, which fills the cache; {later} each later one"))?;
+        let fills = if times.filling_cache > 0.0 { ", which fills the cache" } else { "" };
+        row(out, "epoch", &format!("{first} the first{fills}; {later} each later one"))?;
     } else {
         row(out, "epoch", &time(times.first_epoch))?;
     }
@@ -195,7 +196,7 @@ fn print_memory(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
 fn print_cache(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     for (number, entry) in plan.cache.iter().enumerate() {
         let CachePlan { what, rows, present, bytes: size } = entry;
-        let there = if *present > 0 { format!(", {} already there", grouped(*present)) } else { String::new() };
+        let there = if *present > 0 { format!(", up to {} already there", grouped(*present)) } else { String::new() };
         let label = if number == 0 { "cache" } else { "" };
         row(out, label, &format!("{} for {} {what}{there}", bytes(*size), grouped(*rows)))?;
     }

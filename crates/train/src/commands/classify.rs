@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dualenc_data::{CLASS_PLACEHOLDER, LeftOut, Skipped, read_class_names, repeated_names};
 use serde::Serialize;
 
-use crate::commands::embed::list_images;
+use crate::commands::listed_images::list_images;
 use crate::commands::with_encoder::with_encoder;
 use crate::device::{Compute, read_scalar};
 use crate::error::TrainError;
