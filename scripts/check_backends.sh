@@ -17,15 +17,16 @@
 # `DOCS_RS=1` stops the build script of the `cuda` feature from fetching LLVM. That suffices for types, not for linking.
 # The runs use `wgpu-untuned`, because kernel tuning crashes the shader compiler of Mesa 22.3.
 #
-# Last results, 27 November 2026, two cores, Mesa 22.3.6 (llvmpipe), parts of the script run one by one, before the loss
-# of a step in parts was divided into rows. Lavapipe: 20 losses against the CPU's, largest relative difference: losses
-# 3.4e-7, optimisers 3.8e-7, parts of batches 4.3e-7, adapters 2.2e-7, stages and rates by layer 4.7e-7, batches of two
-# pairs 8.8e-7, a locked tower in f16 2.6e-4 (the device lacks bf16); resumed runs have the same bits. A step of 256
-# pairs: 397 launches, 1 read, 174 KB. Outputs of text towers, token heads and whole models match transformers' there.
-# Half precision of models was not compared on lavapipe: those tests need bf16. `ndarray`: outputs within 1e-4 (14
-# tests). `cubecl-cpu`: 13 tests of kernels; outputs of dual encoders, image towers and whole models within 1e-4; losses
-# 2.2e-7 over 9 steps of 8 pairs, 6.1e-7 over 6 steps of 2 pairs: the 20 losses were not run to the end. An earlier
-# version: 12 steps of the program on ndarray and wgpu 1.6e-6; vulkan compiled, not run.
+# Last results, two cores, Mesa 22.3.6 (llvmpipe). 28 November 2026, all that `device` runs, in one run of 70 minutes
+# beside other work: 19 tests of kernels; 18 of outputs on `ndarray` and 18 on lavapipe, within 1e-4; 20 losses on
+# lavapipe against the CPU's, largest relative difference: locks and losses 4.3e-7, optimisers 3.8e-7, parts of batches
+# 3.1e-7, adapters 4.1e-7, stages and rates by layer 3.2e-7, batches of two pairs 8.7e-7, a locked tower in f16 2.6e-4
+# (the device lacks bf16); resumed runs have the same bits. A step of 256 pairs: 397 launches, 1 read, 174 KB. Half
+# precision of models was not compared on lavapipe: those tests need bf16.
+#
+# 27 November, parts run one by one: `cubecl-cpu`: 13 tests of kernels; outputs of dual encoders, image towers and whole
+# models within 1e-4; losses 2.2e-7 over 9 steps of 8 pairs, 6.1e-7 over 6 steps of 2 pairs: the 20 losses were not run
+# to the end. An earlier version: 12 steps of the program on ndarray and wgpu 1.6e-6; vulkan compiled, not run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/backends"
