@@ -13,8 +13,9 @@ const LOOKED_AT: usize = 8;
 /// Largest file about one image: img2dataset writes EXIF data into it.
 const MAX_SIDE_FILE: u64 = 1 << 18;
 
-/// Those of `files`, all of one folder and with extensions of tables, that may be tables: see [`is_side_file`]. A JSON
-/// object with the keys of one beside an image is none either: its image is gone.
+/// Those of `files`, all of one folder and with extensions of tables, that may be tables. A file beside an image, a
+/// shard or a folder of its name is none, and one with notes or statistics. A JSON object with the keys of one beside
+/// an image is none either: its image is gone.
 #[must_use]
 pub fn without_side_files(files: Vec<PathBuf>) -> Vec<PathBuf> {
     let (beside, mut rest): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(|file| is_side_file(file));

@@ -39,8 +39,9 @@ const MAX_TEXTS_BYTES: usize = 16 << 20;
 /// What to embed, and how.
 #[derive(Debug, Clone)]
 pub struct EmbedRequest<'a> {
-    /// An image, a folder of images with its subfolders, or data in any form that [`Source::from_path`] knows, whose
-    /// distinct images are taken in the order of the rows. Of a model without an image tower, a file of features.
+    /// An image, a folder of images with its subfolders, or data in any form that
+    /// [`Source::from_path`](dualenc_data::Source::from_path) knows, whose distinct images are taken in the order of
+    /// the rows. Of a model without an image tower, a file of features.
     pub images: Option<&'a Path>,
     /// The folder at which relative paths of images in a table start; `None`: the folder of the table.
     pub root: Option<&'a Path>,
