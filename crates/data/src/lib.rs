@@ -34,7 +34,7 @@ pub use crate::dataset::captions::Caption;
 pub use crate::dataset::captions::null_words::{NULL_WORD_ADVICE, is_null_word};
 pub use crate::dataset::class_labels::ClassLabels;
 pub use crate::dataset::part::Part;
-pub use crate::dataset::skipped_rows::{BadRows, SkippedRow, SkippedRows};
+pub use crate::dataset::skipped_rows::{BadRows, NO_IMAGE, SkippedRow, SkippedRows};
 pub use crate::dataset::survey::Survey;
 pub use crate::dataset::{CaptionMode, Dataset, MissingFiles, Pair};
 pub use crate::did_you_mean::nearest;

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 
+/// Why a caption is left out that has no image.
+pub const NO_IMAGE: &str = "no image";
+
 /// What to do with a malformed row of a table, or the damaged rest of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -8,7 +8,7 @@ use crate::counted::counted;
 use crate::dataset::Dataset;
 use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::selection::Selection;
-use crate::dataset::skipped_rows::{BadRows, Left};
+use crate::dataset::skipped_rows::{BadRows, Left, NO_IMAGE};
 use crate::error::DataError;
 use crate::images::location::ImageRef;
 use crate::sources::tables::image_path::ImagePaths;
@@ -164,7 +164,7 @@ impl<'a> Rows<'a> {
             let (path, unit) = (self.path, self.unit);
             self.builder
                 .skipped
-                .note("no image", || Left::row(place, format!("`{}`, {unit} {place}: no image", path.display())));
+                .note(NO_IMAGE, || Left::row(place, format!("`{}`, {unit} {place}: no image", path.display())));
             return Ok(());
         }
         let file = match self.paths.find(image) {

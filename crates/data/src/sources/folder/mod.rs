@@ -24,7 +24,7 @@ use crate::dataset::Dataset;
 use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::parallel_io::map_files;
 use crate::dataset::selection::Selection;
-use crate::dataset::skipped_rows::Left;
+use crate::dataset::skipped_rows::{Left, NO_IMAGE};
 use crate::error::DataError;
 use crate::files::is_dir;
 use crate::images::location::ImageRef;
@@ -37,9 +37,6 @@ use crate::sources::one_or_many::OneOrMany;
 
 /// Images whose captions are in memory at once, before they are added to the data set.
 const WAVE: usize = 8192;
-
-/// Why captions are left out.
-const NO_IMAGE: &str = "no image";
 
 /// Number of images whose captions one thread reads sooner than more threads start.
 const SIDECARS_PER_THREAD: usize = 64;

@@ -28,7 +28,7 @@ use crate::dataset::Dataset;
 use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::parallel_io::map_files;
 use crate::dataset::selection::Selection;
-use crate::dataset::skipped_rows::Left;
+use crate::dataset::skipped_rows::{Left, NO_IMAGE};
 use crate::error::DataError;
 use crate::sources::class_labels::{ClassNames, NumberLabels, is_number};
 use crate::sources::folder::caption_keys;
@@ -37,7 +37,7 @@ use crate::sources::one_or_many::OneOrMany;
 use crate::sources::webdataset::fields::Fields;
 use crate::sources::webdataset::index::{Sample, index_shard};
 use crate::sources::webdataset::shard_patterns::{common_root, empty, shards};
-use crate::sources::webdataset::summary::{NO_IMAGE, Summary};
+use crate::sources::webdataset::summary::Summary;
 use crate::sources::webdataset::unread::{UNREAD, is_about_shard};
 
 /// Shards whose indices are in memory at once: one for each thread that indexes them.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::counted::counted;
 use crate::dataset::builder::DatasetBuilder;
-use crate::dataset::skipped_rows::SkippedRows;
+use crate::dataset::skipped_rows::{NO_IMAGE, SkippedRows};
 use crate::error::DataError;
 use crate::sources::folder::file_names::quoted;
 use crate::sources::folder::options::TextCaptions;
@@ -16,9 +16,6 @@ use crate::sources::webdataset::unread::{UNREAD, UnreadTally};
 
 /// Extensions that an error lists.
 const SHOWN: usize = 10;
-
-/// Why a sample without an image is left out.
-pub(crate) const NO_IMAGE: &str = "no image";
 
 /// Last parts of extensions that are usual for captions.
 const TEXT_EXTENSIONS: [&str; 4] = ["txt", "caption", "cap", "text"];

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use dualenc_data::{
-    CaptionsFrom, ClassesSource, Dataset, ImageRef, OneOrMany, Recognised, Source, SourceTable, WebdatasetSource,
-    class_folder, counted, recognise_source,
+    CaptionsFrom, ClassesSource, Dataset, ImageRef, NO_IMAGE, OneOrMany, Recognised, Source, SourceTable,
+    WebdatasetSource, class_folder, counted, recognise_source,
 };
 use toml::{Table, Value};
 
@@ -26,9 +26,6 @@ const MIXED_SPLITS: &str = "the rows of all splits are used";
 
 /// Part of the warning that some images have captions, and others their names.
 const NAMES_AS_CAPTIONS: &str = "their file names are the captions";
-
-/// Why captions of a folder are left out.
-const NO_IMAGE: &str = "no image";
 
 /// Karpathy's splits of COCO: `restval` are the images of COCO's validation set that nobody validates on.
 const TRAIN_AND_REST: &str = "train+restval";
