@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Session, goldens, stderr};
+use crate::support::{Session, floats, goldens, stderr};
 
 fn session() -> Session {
     let session = Session::new();
@@ -129,6 +129,35 @@ fn init_cycle_is_named() {
         let text = session.fail(2, arguments);
         assert!(text.contains("`model.init` leads back to itself") && text.contains("second/checkpoints"), "{text}");
     }
+}
+
+#[test]
+fn run_from_run_has_its_own_token_limit() {
+    let session = session();
+    session
+        .write("texts.txt", "a small red circle and a large green square\na small red circle and a large green star\n");
+    let train = |run: &str, sets: &[&str]| {
+        let run = format!("run.dir={run}");
+        let sets = [&["train.epochs=1", "eval={}", &run], sets].concat();
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        session.run(&[&["train", "--config", "lit.toml"][..], &sets].concat())
+    };
+    let embeds_differ = |run: &str| {
+        session.succeed(&["embed", "--model", run, "--texts", "texts.txt", "--out", "e.safetensors"]);
+        let embeds = floats(&session.path("e.safetensors"), "text_embeds");
+        let (first, second) = embeds.split_at(embeds.len() / 2);
+        first != second
+    };
+    assert!(train("short", &["data.max_tokens=8", "model.text_prompt=a photo: "]).status.success());
+    assert!(!embeds_differ("short"), "texts of a run are cut at its limit");
+    assert!(train("long", &["model.init=short"]).status.success());
+    assert!(embeds_differ("long"), "the limit of the run before was kept");
+    assert!(train("short-again", &["model.init=long", "data.max_tokens=8"]).status.success());
+    assert!(!embeds_differ("short-again"), "the limit of the run before was kept");
+    // The prompt goes on from run to run.
+    let refused = train("too-short", &["model.init=short-again", "data.max_tokens=4"]);
+    let text = stderr(&refused);
+    assert!(text.contains("the prompt `a photo: ` leaves no room for text within 4 tokens"), "{text}");
 }
 
 /// Makes the manifest of a checkpoint agree with its changed file, as a user who edits both would.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use dualenc_data::{DataError, ImageProcessor, Limits, Tokenizer, counted};
 use dualenc_model::{
-    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Pool, Pooling, TakenLayers,
-    TextTower, Tower, TowerSource, build_from_dual_encoder, build_from_sources, parameters,
+    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, Pool, Pooling, TakenLayers, TextTower,
+    Tower, TowerSource, build_from_dual_encoder, build_from_sources, parameters,
 };
 use serde_json::Value;
 
@@ -14,10 +14,10 @@ use crate::config::{InitialWeights, LoraSection, ModelSection, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
-use crate::models::compatibility::{check_image_size, check_vocabulary};
+use crate::models::compatibility::check_image_size;
 use crate::models::feature_widths::feature_widths;
 use crate::models::hub::resolve::resolve;
-use crate::models::inputs::{image_processor, recorded_limit};
+use crate::models::inputs::{processor_of, recorded_limit, tokenizer_of};
 use crate::models::model_dir::{ModelDir, newest_checkpoint};
 use crate::models::text_prompt::{
     asked_prompt, pools_without_prompt, prompt_of, recorded_prompt, unused_default_prompt,
@@ -104,7 +104,7 @@ impl LoadedModel {
                 ModelDir::Checkpoint(checkpoint) => {
                     let loaded = Self::from_checkpoint_of(*checkpoint, chain, compute, observer)?;
                     refuse_other_features(loaded.config.as_ref(), config)?;
-                    return loaded.restarted(config, compute);
+                    return loaded.restarted(config, compute, observer);
                 }
             },
         };
@@ -252,8 +252,13 @@ impl LoadedModel {
         }
     }
 
-    /// Turns a trained model into the start of a new run, with the locks of the new config.
-    fn restarted(mut self, config: &RunConfig, compute: &Compute) -> Result<Self, TrainError> {
+    /// Turns a trained model into the start of a new run, with the locks and the token limit of the new config.
+    fn restarted(
+        mut self,
+        config: &RunConfig,
+        compute: &Compute,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, TrainError> {
         let heads = [config.model.image_head.form(), config.model.text_head.form()];
         let model = self.model.with_adapters_merged().with_heads(heads, config.run.seed)?;
         let scalar = |bias| parameters::scalar(bias, &compute.device);
@@ -270,8 +275,15 @@ impl LoadedModel {
         self.limit_pixels(config.data.max_pixels);
         self.model = trainable(self.with_initial_scale(config), config)?;
         (self.step, self.config, self.data) = (None, None, None);
+        if self.text_dir.as_os_str().is_empty() {
+            return Ok(self);
+        }
         let prompt = asked_prompt(&config.model, &self.text_dir)?;
-        self.with_prompt(prompt.as_deref())
+        let prompt = prompt.unwrap_or_else(|| self.tokenizer.prompt().to_owned());
+        let limit = (config.data.max_tokens, None);
+        let tokenizer = tokenizer_of(&self.model.text_tower, &self.text_dir, limit, observer)?;
+        self.tokenizer = Arc::new(tokenizer);
+        self.with_prompt(Some(&prompt))
     }
 
     /// The model with the initial `logit_scale` of the config, if it sets one.
@@ -331,46 +343,6 @@ fn beside<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() ->
         let second = second();
         (second, first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
-}
-
-/// The tokenizer of `tower` in `dir`. `early`: the one for `max_tokens`, if it is read already.
-fn tokenizer_of(
-    tower: &TextTower,
-    dir: &Path,
-    (max_tokens, early): (usize, Option<Result<Tokenizer, DataError>>),
-    observer: &mut dyn Observer,
-) -> Result<Tokenizer, TrainError> {
-    let positions = tower.config().max_tokens();
-    if max_tokens > positions && max_tokens != usize::MAX {
-        observer.on(Event::Note(format!(
-            "captions are truncated to {positions} tokens, the text tower's maximum (`data.max_tokens` is {max_tokens})"
-        )));
-    }
-    let tokenizer = match early {
-        Some(tokenizer) if max_tokens <= positions => tokenizer?,
-        _ => Tokenizer::from_dir(dir, max_tokens.min(positions))?,
-    };
-    let tokenizer = match tower.config().pad_to {
-        Some(len) => tokenizer.with_padding_to(len)?,
-        None => tokenizer,
-    };
-    check_vocabulary(&tokenizer, tower, dir)?;
-    Ok(tokenizer)
-}
-
-/// The image processor of `tower` in `dir`.
-fn processor_of(
-    tower: &ImageTower,
-    dir: &Path,
-    image_size: Option<usize>,
-    observer: &mut dyn Observer,
-) -> Result<ImageProcessor, TrainError> {
-    let mut processor = image_processor(dir, observer)?;
-    if let Some(size) = image_size {
-        processor = processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX));
-    }
-    check_image_size(&processor, tower)?;
-    Ok(processor)
 }
 
 /// `chain` with the checkpoint at `path`.

@@ -62,16 +62,17 @@ impl<'i> Override<'i> {
             return refuse(message, 0..key.len());
         }
         let start = argument.len() - value.trim_start().len();
-        Ok(Self { key: parts, value: parse_value(value.trim(), start) })
+        Ok(Self { key: parts, value: parse_value(value.trim_start(), start) })
     }
 }
 
-/// The value that starts at byte `start` of the argument.
+/// The value that starts at byte `start` of the argument. Text that is not TOML keeps the spaces at its end: prompts end
+/// with one.
 fn parse_value(text: &str, start: usize) -> Option<Spanned<DeValue<'_>>> {
     if text.is_empty() {
         return None;
     }
-    match DeValue::parse(text) {
+    match DeValue::parse(text.trim_end()) {
         Ok(parsed) if !matches!(parsed.get_ref(), DeValue::Datetime(_)) => Some(shift(parsed, start)),
         _ => Some(Spanned::new(start..start + text.len(), DeValue::String(Cow::Borrowed(text)))),
     }
