@@ -11,7 +11,7 @@
 #   scripts/bench.sh --write docs/PERFORMANCE.md --busy write even if other processes use more than a tenth of the cores
 #
 # Rows: vit vit-bf16 vit-b vit-b-bf16 bert bert-bf16 bert-captions bert-captions-bf16 infonce images-jpeg
-# images-jpeg-large images-png first-step lit; only by name: ll-1m ll-1m-bf16 fit-1m (write 1.5 GB into runs/bench)
+# images-jpeg-large images-jpeg-fast images-png first-step lit; only by name: ll-1m ll-1m-bf16 fit-1m (write 1.5 GB into runs/bench)
 #
 # DUALENC_PYTHON is the path of a Python with the packages below. Default: install them into runs/bench/.venv.
 set -euo pipefail

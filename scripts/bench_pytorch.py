@@ -132,6 +132,9 @@ def start_image_worker(form: str):
 
     def load(path: str):
         with Image.open(path) as image:
+            if form == "draft":
+                # At least twice the size of the resized image, as `thumbnail` with its `reducing_gap`.
+                image.draft("RGB", (448, 448))
             return transform(image.convert("RGB"))
 
     LOAD = load
@@ -150,6 +153,8 @@ def images(name: str, form: str):
 
     if name == "images-png":
         folder, count = ROOT / "quickstart/data/images", 256
+    elif name == "images-jpeg-fast":
+        folder, count = ROOT / "runs/bench/images-jpeg-large", None
     else:
         folder, count = ROOT / "runs/bench" / name, None
     paths = sorted(str(path) for path in folder.rglob("*.*"))[:count]
@@ -202,7 +207,7 @@ def work(row: str, form: str):
             return bert(LENGTHS, form)
         case "infonce":
             return infonce(form)
-        case "images-jpeg" | "images-jpeg-large" | "images-png":
+        case "images-jpeg" | "images-jpeg-large" | "images-jpeg-fast" | "images-png":
             return images(row, form)
         case "ll-1m":
             from bench_heads import training_step

@@ -21,6 +21,7 @@ FORMS = {
     "compile-fused-medium": "`torch.compile`, matmul precision `medium`, fused AdamW",
     "pillow": "Pillow and torchvision",
     "torchvision": "`torchvision.io`",
+    "draft": "Pillow's `draft` and torchvision",
     "numpy": "NumPy",
     "pytorch": "PyTorch",
 }
@@ -57,6 +58,9 @@ ROWS = {
     "infonce": Row("InfoNCE forward and backward pass, 4096 x 512", LOSS, "0.8"),
     "images-jpeg": Row("96 JPEG photos, 500 x 375 to 224 px", IMAGES, "0.5"),
     "images-jpeg-large": Row("24 JPEG photos, 1600 x 1200 to 224 px", IMAGES, "0.5"),
+    "images-jpeg-fast": Row(
+        "24 JPEG photos, 1600 x 1200 to 224 px, decoded at a half (`data.fast_decode`)", ("draft", *IMAGES)
+    ),
     "images-png": Row("256 PNG drawings, 128 x 128 to 224 px", IMAGES, "0.5"),
 }
 # Rows of whole processes, and rows that are measured only if they are named.

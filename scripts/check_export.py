@@ -20,8 +20,8 @@ from safetensors import safe_open
 
 # Largest absolute difference allowed. f32 sums in a different order differ a little in every layer.
 TOLERANCE = 1e-4
-# JPEG decoders differ by a few levels, so JPEG images are not compared.
-LOSSLESS = (".png", ".gif", ".webp")
+# Formats that dualenc decodes to the pixels of Pillow.
+EXACT = (".png", ".gif", ".jpg", ".jpeg")
 
 
 def pooled(output):
@@ -46,7 +46,7 @@ def main(directory, texts_path, embeddings_path):
             worst["text_features"] = (ours.get_tensor("text_features") - theirs).abs().max().item()
         if "image_features" in names:
             paths = json.loads(ours.metadata()["image_paths"])
-            rows = [row for row, path in enumerate(paths) if path.lower().endswith(LOSSLESS)]
+            rows = [row for row, path in enumerate(paths) if path.lower().endswith(EXACT)]
             images = [Image.open(paths[row]).convert("RGB") for row in rows]
             # Use the processor based on PIL, because the one based on torchvision rounds differently when it resizes.
             on_pil = transformers.AutoImageProcessor.from_pretrained(directory, use_fast=False)

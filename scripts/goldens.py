@@ -10,7 +10,7 @@ The Rust tests only read the fixtures. Python is needed to regenerate them, not 
     .venv-goldens/bin/pip install --no-deps timm==1.0.31 open_clip_torch==3.3.0 ftfy==6.3.1
     .venv-goldens/bin/python scripts/goldens.py
 
-Pass section names to write only those: towers dual image_families train optim resize decode formats processor
+Pass section names to write only those: towers dual image_families train optim resize decode formats jpeg processor
 pixels augment tokens ids decoder_ids text_families text_decoders whole losses terms
 layers heads token_heads closed_form teacher. The same versions on the same machine write the same bytes.
 """
@@ -35,6 +35,7 @@ SECTIONS = (
     "resize",
     "decode",
     "formats",
+    "jpeg",
     "processor",
     "pixels",
     "augment",

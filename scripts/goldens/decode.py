@@ -5,8 +5,8 @@ transparency on white (`Image.alpha_composite`), then `convert("RGB")`. 16-bit g
 `convert("RGB")` clips every value above 255 to white, so the expected value is round(value / 257), the 8-bit level
 nearest in brightness.
 
-PNG, GIF and lossless WebP decode exactly (composited pixels to within one level). JPEG and lossy WebP decoders may
-differ by a few levels (inverse DCT, chroma upsampling).
+PNG, GIF, lossless WebP and JPEG decode exactly (composited pixels to within one level). Decoders of lossy WebP and of
+CMYK may differ by a few levels.
 """
 
 from pathlib import Path

@@ -161,6 +161,22 @@ fn mutated_files_of_rare_formats_never_panic() {
 }
 
 #[test]
+fn mutated_jpegs_never_panic() {
+    let files = std::fs::read_dir(golden("jpeg")).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = files.filter(|path| path.extension().unwrap() == "jpg").collect();
+    files.sort();
+    assert!(files.len() >= 25, "{files:?}");
+    let mut all = Outcomes::default();
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let outcomes = fuzz_image(&name, std::fs::read(&file).unwrap(), 150);
+        all.good += outcomes.good;
+        all.bad += outcomes.bad;
+    }
+    assert!(all.good > 500 && all.bad > 500, "{all:?}");
+}
+
+#[test]
 fn mutated_images_never_panic() {
     fuzz_images(ImageFormat::Png, 1500);
     fuzz_images(ImageFormat::Jpeg, 1500);

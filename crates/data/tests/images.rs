@@ -1,6 +1,6 @@
 //! Damaged and hostile image files, and processor files.
 
-use dualenc_data::{ImageProcessor, Limits, RgbImage, decode};
+use dualenc_data::{Augment, ImageProcessor, ImageRef, Limits, RgbImage, decode, load_pixels, load_view};
 use image::ImageFormat;
 use serde_json::{Value, json};
 
@@ -268,4 +268,84 @@ fn rejects_bad_processor_files() {
     std::fs::write(dir.path().join("preprocessor_config.json"), "{").unwrap();
     let message = ImageProcessor::from_dir(dir.path()).unwrap_err().to_string();
     assert!(message.contains("is malformed: not a JSON object"), "{message}");
+}
+
+/// A picture of two slow waves, upright or turned by its EXIF, as JPEG.
+fn waves(dir: &std::path::Path, width: u32, height: u32, is_turned: bool) -> ImageRef {
+    let wave = |at: u32, period: f32| (127.5 + 120.0 * (at as f32 / period).sin()) as u8;
+    let picture =
+        image::RgbImage::from_fn(width, height, |x, y| image::Rgb([wave(x, 40.0), wave(y, 30.0), wave(x + y, 50.0)]));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
+    let mut bytes = bytes.into_inner();
+    if is_turned {
+        // One entry of EXIF: orientation 6.
+        let tiff = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let len = u16::try_from(tiff.len() + 2).unwrap().to_be_bytes();
+        bytes.splice(2..2, [&[0xFF, 0xE1][..], &len, tiff].concat());
+    }
+    let path = dir.join(format!("{width}x{height}-{is_turned}.jpg"));
+    std::fs::write(&path, bytes).unwrap();
+    ImageRef::File(path)
+}
+
+#[test]
+fn fast_decoding_is_near_and_only_of_large_jpegs() {
+    let dir = tempfile::tempdir().unwrap();
+    let clip = json!({"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 56}, "crop_size": 48,
+                      "do_normalize": false});
+    let whole = processor(&clip).unwrap();
+    let fast = whole.clone().with_fast_decode(true);
+    assert_ne!(whole.fingerprint(), fast.fingerprint());
+    assert_eq!(fast.clone().with_fast_decode(false).fingerprint(), whole.fingerprint());
+    assert_eq!(fast.with_image_size(24).fingerprint(), whole.with_image_size(24).with_fast_decode(true).fingerprint());
+    // The resized image has 56 pixels along the shorter side, and what remains after a reduction at least twice as many.
+    for (width, height, is_reduced) in [(400, 300, true), (225, 230, true), (222, 300, false), (999, 111, false)] {
+        for is_turned in [false, true] {
+            let image = waves(dir.path(), width, height, is_turned);
+            let [exact, found] = [&whole, &fast].map(|processor| load_pixels(&image, processor).unwrap());
+            let worst = exact.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert_eq!(worst > 0.0, is_reduced, "{width}x{height}, turned {is_turned}: {worst}");
+            assert!(worst < 6.0 / 255.0, "{width}x{height}, turned {is_turned}: {worst}");
+        }
+    }
+    // Other formats are decoded as before.
+    let path = dir.path().join("large.png");
+    std::fs::write(&path, png(3, 400, 300)).unwrap();
+    let image = ImageRef::File(path);
+    assert_eq!(load_pixels(&image, &whole).unwrap(), load_pixels(&image, &fast).unwrap());
+}
+
+#[test]
+fn fast_decoding_leaves_enough_for_crops() {
+    let dir = tempfile::tempdir().unwrap();
+    let clip = json!({"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 56}, "crop_size": 48});
+    let whole = processor(&clip).unwrap();
+    let fast = whole.clone().with_fast_decode(true);
+    let image = waves(dir.path(), 400, 300, false);
+    let differs = |least: f64| {
+        let augment = Augment { crop_scale: Some([least, 1.0]), ..Augment::default() };
+        let [exact, found] =
+            [&whole, &fast].map(|processor| load_view(&image, processor, Some(augment.view(1, 2, 3))).unwrap());
+        assert_eq!(exact.len(), found.len());
+        exact != found
+    };
+    // At half of the size, the smallest crop has sqrt(0.9 * 200 * 150 * 3 / 4) = 142 columns; 96 are twice the input's.
+    assert!(differs(0.9));
+    // With a tenth of the area it would have 47.
+    assert!(!differs(0.1));
+}
+
+#[test]
+fn reduced_images_keep_the_geometry_of_whole_ones() {
+    // 225 x 301 pixels become 113 x 151 at half of the size, of which the last cover half a pixel of the picture.
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 56}, "crop_size": 56,
+                        "do_normalize": false, "do_rescale": false});
+    let fast = processor(&config).unwrap().with_fast_decode(true);
+    let image = waves(dir.path(), 225, 301, false);
+    let found = load_pixels(&image, &fast).unwrap();
+    let whole = load_pixels(&image, &fast.clone().with_fast_decode(false)).unwrap();
+    let mean = found.iter().zip(&whole).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / whole.len() as f64;
+    assert!(mean > 0.0 && mean < 0.5, "{mean} levels on average");
 }

@@ -27,9 +27,10 @@ use serde_json::Value;
 use crate::error::DataError;
 use crate::image_processor::steps::{Description, Order, Steps};
 use crate::images::augment::View;
+use crate::images::decode::Whole;
 use crate::images::decode::limits::Limits;
 use crate::images::resize_geometry::Span;
-use crate::images::resize_pillow::{Window, resize, resize_window};
+use crate::images::resize_pillow::{Window, resize, resize_box};
 use crate::images::resize_torch::resize_float;
 use crate::images::rgb_image::RgbImage;
 
@@ -41,7 +42,13 @@ pub struct ImageProcessor {
     values: Box<[[f32; 256]; 3]>,
     /// Which images are refused; it affects no output.
     limits: Limits,
+    /// Whether large JPEGs are reduced while they are decoded.
+    fast_decode: bool,
 }
+
+/// How many times as wide and as high as the resized image a JPEG remains that is reduced while it is decoded:
+/// `reducing_gap` of Pillow's `Image.thumbnail`. `docs/PERFORMANCE.md` has the differences of pixels.
+pub const LEAST_REDUCED: f64 = 2.0;
 
 /// A resized and cropped image, before padding.
 struct Frame {
@@ -91,7 +98,7 @@ impl ImageProcessor {
                 *value = description.steps.value(byte as u8, channel);
             }
         }
-        Self { description, values, limits: Limits::default() }
+        Self { description, values, limits: Limits::default(), fast_decode: false }
     }
 
     fn steps(&self) -> &Steps {
@@ -103,13 +110,39 @@ impl ImageProcessor {
     #[must_use]
     pub fn with_image_size(&self, image_size: u32) -> Self {
         let description = Description { steps: self.steps().with_image_size(image_size), ..self.description };
-        Self { limits: self.limits, ..Self::new(description) }
+        Self { limits: self.limits, fast_decode: self.fast_decode, ..Self::new(description) }
     }
 
     /// The same processing, for images within `limits`.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The same processing of JPEGs that are decoded at a half, a quarter or an eighth of their size, where they remain
+    /// at least [`LEAST_REDUCED`] times as large as the tower's input. Pixels differ a little.
+    #[must_use]
+    pub fn with_fast_decode(self, fast_decode: bool) -> Self {
+        Self { fast_decode, ..self }
+    }
+
+    /// Whether an image of the size `whole` may be decoded at the size `reduced`, each as (width, height), for the view
+    /// `view` if there is one.
+    pub(crate) fn may_reduce(&self, whole: (u32, u32), reduced: (u32, u32), view: Option<&View>) -> bool {
+        if !self.fast_decode || self.steps().order == Order::RescaleFirst {
+            return false;
+        }
+        let (out_height, out_width) = self.output_size();
+        let is_large = |(width, height): (f64, f64), (least_width, least_height): (u32, u32)| {
+            width >= LEAST_REDUCED * f64::from(least_width) && height >= LEAST_REDUCED * f64::from(least_height)
+        };
+        if let Some(crop) = view.and_then(|view| view.smallest_crop(reduced)) {
+            return is_large(crop, (out_width, out_height));
+        }
+        // Without a resize, the pixels of the crop are those of the file.
+        let Some(resize) = self.steps().resize else { return false };
+        let (height, width) = resize.target(whole.1.max(1), whole.0.max(1));
+        is_large((reduced.0.into(), reduced.1.into()), (width, height))
     }
 
     /// The limits of the images that are loaded for this processor. They affect no pixel.
@@ -139,9 +172,15 @@ impl ImageProcessor {
     /// Processes one image to `[3, height, width]`, flat.
     #[must_use]
     pub fn process(&self, image: &RgbImage) -> Vec<f32> {
-        match self.steps().order {
-            Order::ResizeBytes => self.values_of(&self.framed(image)),
-            Order::RescaleFirst => self.process_rescaled(image),
+        self.process_decoded(image, None, None)
+    }
+
+    /// Processes an image, or a view of it, to `[3, height, width]`, flat. `whole`: what it was before it was reduced.
+    pub(crate) fn process_decoded(&self, image: &RgbImage, whole: Option<Whole>, view: Option<View>) -> Vec<f32> {
+        match (view, self.steps().order) {
+            (Some(view), _) => self.process_view_of(image, whole, view),
+            (None, Order::ResizeBytes) => self.values_of(&self.framed(image, whole)),
+            (None, Order::RescaleFirst) => self.process_rescaled(image),
         }
     }
 
@@ -149,7 +188,11 @@ impl ImageProcessor {
     /// processor's own resize and crop. Its other changes apply to bytes: at the output size, or before the resize
     /// where the processor rescales first.
     #[must_use]
-    pub fn process_view(&self, image: &RgbImage, mut view: View) -> Vec<f32> {
+    pub fn process_view(&self, image: &RgbImage, view: View) -> Vec<f32> {
+        self.process_view_of(image, None, view)
+    }
+
+    fn process_view_of(&self, image: &RgbImage, whole: Option<Whole>, mut view: View) -> Vec<f32> {
         let cropped = view.crop(image);
         if self.steps().order == Order::RescaleFirst {
             let mut image = cropped.unwrap_or_else(|| image.clone());
@@ -162,23 +205,27 @@ impl ImageProcessor {
                 let content = resize(&cropped, width, height, self.steps().filter);
                 Frame { content, rows: Span::whole(height), columns: Span::whole(width), fill: [0; 3] }
             }
-            None => self.framed(image),
+            None => self.framed(image, whole),
         };
         view.alter(&mut frame.content);
         self.values_of(&frame)
     }
 
-    /// Resizes and crops. Pixels outside the crop are never computed.
-    fn framed(&self, image: &RgbImage) -> Frame {
+    /// Resizes and crops. Pixels outside the crop are never computed. An image that was reduced is resized as a box, so
+    /// that each pixel of the result covers the same part of the whole image as without the reduction.
+    fn framed(&self, image: &RgbImage, whole: Option<Whole>) -> Frame {
         let (out_height, out_width) = self.output_size();
-        let (height, width) = (image.height.max(1), image.width.max(1));
+        let Whole { size, per_pixel } = whole.unwrap_or(Whole { size: (image.width, image.height), per_pixel: 1 });
+        let extent = (f64::from(size.0) / f64::from(per_pixel), f64::from(size.1) / f64::from(per_pixel));
+        let (height, width) = (size.1.max(1), size.0.max(1));
         let (height, width) = self.steps().resize.map_or((height, width), |resize| resize.target(height, width));
         let (rows, columns, fill) = match self.steps().crop {
             Some(crop) => (crop.span(height, out_height), crop.span(width, out_width), crop.fill()),
             None => (Span::whole(out_height), Span::whole(out_width), [0; 3]),
         };
         let window = Window { x: columns.start, y: rows.start, width: columns.len, height: rows.len };
-        Frame { content: resize_window(image, width, height, self.steps().filter, window), rows, columns, fill }
+        let content = resize_box(image, extent, (width, height), self.steps().filter, window);
+        Frame { content, rows, columns, fill }
     }
 
     /// Pads, rescales and normalises to `[3, height, width]`, flat.
@@ -223,7 +270,11 @@ impl ImageProcessor {
     /// release until the output changes.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
-        *blake3::hash(self.steps().canonical().as_bytes()).as_bytes()
+        let mut canonical = self.steps().canonical();
+        if self.fast_decode {
+            canonical.push_str(&format!("; JPEGs reduced to {LEAST_REDUCED} times the size"));
+        }
+        *blake3::hash(canonical.as_bytes()).as_bytes()
     }
 
     /// The content of a `preprocessor_config.json` with which the reference processes images in the same way, except

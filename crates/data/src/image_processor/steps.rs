@@ -5,7 +5,7 @@ use crate::images::resize_geometry::{CenterCrop, CropStyle, Resize};
 
 /// Version of [`Steps::canonical`]. Raise it when the meaning of a step changes, or the arithmetic of decoding,
 /// resizing or normalising.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Mean and standard deviation of each channel.
 pub(crate) type Statistics = ([f64; 3], [f64; 3]);
@@ -201,7 +201,7 @@ mod tests {
         // A change here invalidates every feature cache: note it in the changelog.
         assert_eq!(
             full().canonical(),
-            "dualenc image processing 3; order: resize-rescale; resize: shortest 256 longest 512; filter: bicubic; \
+            "dualenc image processing 4; order: resize-rescale; resize: shortest 256 longest 512; filter: bicubic; \
              crop: 224x192 torchvision fill 1,2,3; rescale: 0.00392156862745098; offset: -1; \
              normalize: mean 0.48145466,0.4578275,0.40821073 std 0.26862954,0.26130258,0.27577711; \
              divide: 0.5,0.25,1"
@@ -218,7 +218,7 @@ mod tests {
         };
         assert_eq!(
             empty.canonical(),
-            "dualenc image processing 3; order: rescale-resize; resize: none; filter: nearest; crop: none; \
+            "dualenc image processing 4; order: rescale-resize; resize: none; filter: nearest; crop: none; \
              rescale: none; offset: none; normalize: none; divide: none"
         );
     }

@@ -143,6 +143,14 @@ impl View {
         Some(RgbImage { width: rect.width, height: rect.height, data })
     }
 
+    /// Width and height of the smallest random crop of an image of `size` (width, height); `None` if the view has none.
+    pub(crate) fn smallest_crop(&self, (width, height): (u32, u32)) -> Option<(f64, f64)> {
+        let [least, _] = self.augment.crop_scale?;
+        let [narrowest, widest] = self.augment.crop_ratio;
+        let area = least * f64::from(width) * f64::from(height);
+        Some(((area * narrowest).sqrt(), (area / widest).sqrt()))
+    }
+
     /// Applies flip, colour jitter and RandAugment in place.
     pub(crate) fn alter(&mut self, image: &mut RgbImage) {
         let Augment { flip, brightness, contrast, saturation, hue, rand_ops, rand_magnitude, .. } = self.augment;

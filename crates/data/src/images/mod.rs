@@ -5,6 +5,7 @@
 //! - `disk`: reads bytes, again after an error that may pass
 //! - `rgb_image`: an 8-bit RGB image in memory
 //! - `decode/`: encoded bytes to an RGB image, within limits
+//! - `jpeg_pillow`: decoding of JPEGs, equal to Pillow
 //! - `header`: the size of an image from the start of its file
 //! - `filter`: the resampling filters
 //! - `resize_pillow`: resizing of bytes, equal to Pillow
@@ -19,6 +20,7 @@ pub(crate) mod decode;
 pub(crate) mod disk;
 pub(crate) mod filter;
 pub(crate) mod header;
+mod jpeg_pillow;
 pub(crate) mod location;
 mod pixel_ops;
 mod rand_augment;

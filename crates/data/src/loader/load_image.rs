@@ -32,9 +32,7 @@ pub fn decode_view(
     processor: &ImageProcessor,
     view: Option<View>,
 ) -> Result<Vec<f32>, DataError> {
-    let held = decode_held(bytes, processor.limits()).map_err(|source| image.fail(source))?;
-    Ok(match view {
-        Some(view) => processor.process_view(&held.image, view),
-        None => processor.process(&held.image),
-    })
+    let may_reduce = |whole, reduced| processor.may_reduce(whole, reduced, view.as_ref());
+    let held = decode_held(bytes, processor.limits(), &may_reduce).map_err(|source| image.fail(source))?;
+    Ok(processor.process_decoded(&held.image, held.whole, view))
 }

@@ -18,6 +18,7 @@ pub fn load(name: &str) -> Result<Work, Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let (dir, most) = match name {
         "images-png" => (root.join("quickstart/data/images"), DRAWINGS),
+        "images-jpeg-fast" => (root.join("runs/bench/images-jpeg-large"), usize::MAX),
         _ => (root.join("runs/bench").join(name), usize::MAX),
     };
     let mut paths: Vec<PathBuf> = image_files(&dir)?.files;
@@ -27,7 +28,8 @@ pub fn load(name: &str) -> Result<Work, Box<dyn Error>> {
     }
     let images: Vec<ImageRef> = paths.into_iter().map(ImageRef::File).collect();
     // Shorter side to 224 by bicubic, middle 224 x 224, normalised: torchvision's usual transform.
-    let processor = Arc::new(ImageProcessor::standard("clip", Some(224)));
+    let processor = ImageProcessor::standard("clip", Some(224)).with_fast_decode(name == "images-jpeg-fast");
+    let processor = Arc::new(processor);
     let (count, workers) = (images.len(), std::thread::available_parallelism()?.get());
     let round = move || {
         let processor = Arc::clone(&processor);

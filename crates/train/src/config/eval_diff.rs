@@ -24,7 +24,8 @@ impl EvalChanges {
 const FRACTION: &str = "data.validation_fraction";
 
 /// Keys and tables of the model and of what it is given.
-const OF_MODEL: [&str; 18] = [
+const OF_MODEL: [&str; 19] = [
+    "data.fast_decode",
     "data.max_tokens",
     "model.embed_dim",
     "model.image_head",
@@ -111,6 +112,7 @@ eval = { held = { task = "loss" }, found = { task = "retrieval", data = "found.c
             ("data.train.csv.caption=title", &[], &[]),
             ("data.train.weight=2.0", &[], &[]),
             ("data.max_tokens=8", &[], &["data.max_tokens"]),
+            ("data.fast_decode=true", &[], &["data.fast_decode"]),
             ("model.embed_dim=64", &[], &["model.embed_dim"]),
             ("model.text_pool=cls", &[], &["model.text_pool"]),
             ("model.image_size=112", &[], &["model.image_size"]),

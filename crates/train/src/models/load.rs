@@ -10,7 +10,7 @@ use dualenc_model::{
 };
 use serde_json::Value;
 
-use crate::config::{InitialWeights, LoraSection, ModelSection, RunConfig};
+use crate::config::{DataSection, InitialWeights, LoraSection, ModelSection, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -121,7 +121,7 @@ impl LoadedModel {
             observer,
         )?
         .with_prompt(prompt.as_deref())?;
-        loaded.limit_pixels(config.data.max_pixels);
+        loaded.set_decoding(&config.data);
         loaded.model = trainable(loaded.with_initial_scale(config), config)?;
         Ok(loaded)
     }
@@ -199,6 +199,12 @@ impl LoadedModel {
         self.processor = Arc::new(ImageProcessor::clone(&self.processor).with_limits(Limits { max_pixels }));
     }
 
+    /// Sets how images are decoded: `data.max_pixels` and `data.fast_decode`.
+    pub(crate) fn set_decoding(&mut self, data: &DataSection) {
+        self.limit_pixels(data.max_pixels);
+        self.processor = Arc::new(ImageProcessor::clone(&self.processor).with_fast_decode(data.fast_decode));
+    }
+
     /// Compares the locked parameters with those that the checkpoint was trained with.
     ///
     /// # Errors
@@ -272,7 +278,7 @@ impl LoadedModel {
             check_image_size(&self.processor, &self.model.image_tower)?;
             self.model = for_images(self.model, &self.processor);
         }
-        self.limit_pixels(config.data.max_pixels);
+        self.set_decoding(&config.data);
         self.model = trainable(self.with_initial_scale(config), config)?;
         (self.step, self.config, self.data) = (None, None, None);
         if self.text_dir.as_os_str().is_empty() {

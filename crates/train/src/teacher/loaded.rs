@@ -49,7 +49,7 @@ impl LoadedTeacher {
         let dir = resolve(&name).map_err(TrainError::of_key(KEY))?;
         let loaded = LoadedModel::from_dir(&dir, compute, &mut OfTeacher { observer, name: &name });
         let mut loaded = loaded.map_err(TrainError::of_key(KEY))?;
-        loaded.limit_pixels(config.data.max_pixels);
+        loaded.set_decoding(&config.data);
         let LoadedModel { model, tokenizer, processor, .. } = loaded;
         let model = model.valid();
         for (tower, is_absent) in

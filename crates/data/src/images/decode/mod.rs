@@ -4,7 +4,7 @@
 //! This file has [`decode`]. The others do its parts:
 //! - `limits`: how many pixels an image may have, and the gate between its header and its pixels
 //! - `budget`: how much memory large images may take together
-//! - `raster`: the formats of the `image` crate
+//! - `raster`: JPEG, and the formats of the `image` crate
 //! - `tiff`, with `tiff_directory`, and `pnm`: the other formats
 //! - `jpeg`: the segments of a JPEG
 //! - `orientation`: which way up an image is
@@ -32,8 +32,22 @@ use crate::panics::catch_quietly;
 /// An image with its share of the memory that large images may take together. It is dropped after its pixels are used.
 pub(crate) struct Held {
     pub(crate) image: RgbImage,
+    /// What it was before it was reduced while it was decoded; `None` if it was not.
+    pub(crate) whole: Option<Whole>,
     _permit: Option<Permit>,
 }
+
+/// An image before it was reduced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whole {
+    /// Width and height, upright.
+    pub(crate) size: (u32, u32),
+    /// How many of its pixels, in width and in height, became one.
+    pub(crate) per_pixel: u32,
+}
+
+/// Whether an image of the first size, upright, may be decoded at the second, each as (width, height).
+pub(crate) type MayReduce<'a> = &'a dyn Fn((u32, u32), (u32, u32)) -> bool;
 
 /// Decodes a JPEG, PNG, WebP, GIF, BMP, TIFF, QOI or PNM (its first frame or page). The format is that of the bytes,
 /// not of a file name.
@@ -51,11 +65,12 @@ pub(crate) struct Held {
 /// above `limits`, [`ImageError::Unsupported`] for a rare variant of a format, [`ImageError::Damaged`] if the decoder
 /// fails. It does not panic, whatever the bytes.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
-    decode_held(bytes, limits).map(|held| held.image)
+    decode_held(bytes, limits, &|_, _| false).map(|held| held.image)
 }
 
-/// Like [`decode`], for pixels that are in use for a while.
-pub(crate) fn decode_held(bytes: &[u8], limits: &Limits) -> Result<Held, ImageError> {
+/// Like [`decode`], for pixels that are in use for a while. A JPEG is decoded at the smallest size that `may_reduce`
+/// grants: an eighth, a quarter or a half of its own.
+pub(crate) fn decode_held(bytes: &[u8], limits: &Limits, may_reduce: MayReduce<'_>) -> Result<Held, ImageError> {
     if bytes.is_empty() {
         return Err(ImageError::Empty);
     }
@@ -69,13 +84,13 @@ pub(crate) fn decode_held(bytes: &[u8], limits: &Limits) -> Result<Held, ImageEr
         let raw = match format {
             ImageFormat::Tiff => tiff::read(bytes, &mut gate),
             ImageFormat::Pnm => pnm::read(bytes, &mut gate),
-            _ => raster::read(bytes, format, &mut gate),
+            _ => raster::read(bytes, format, &mut gate, may_reduce),
         }?;
-        let color = raw.color;
+        let (color, whole) = (raw.color, raw.whole);
         let image = raw
             .into_rgb()
             .ok_or_else(|| ImageError::Unsupported { format: name, reason: format!("its colours are {color:?}") })?;
-        Ok(Held { image, _permit: gate.permit })
+        Ok(Held { image, whole, _permit: gate.permit })
     });
     let decoded = decoded.unwrap_or_else(|panic| {
         Err(ImageError::Damaged { format: name, reason: format!("its decoder panicked: {}", panic.message) })

@@ -2,6 +2,7 @@
 
 use ::image::ColorType;
 
+use crate::images::decode::Whole;
 use crate::images::rgb_image::RgbImage;
 
 /// Samples as a decoder writes them, in native byte order, rows from top to bottom.
@@ -13,12 +14,14 @@ pub(crate) struct Raw {
     pub(crate) color: ColorType,
     /// The value of EXIF's orientation, 1 if there is none.
     pub(crate) orientation: u32,
+    /// What it was before it was reduced while it was decoded; `None` if it was not.
+    pub(crate) whole: Option<Whole>,
 }
 
 impl Raw {
     /// The image in RGB and upright; `None` for a colour type that is none of 8 or 16 bits.
     pub(crate) fn into_rgb(self) -> Option<RgbImage> {
-        let Self { width, height, mut data, color, orientation } = self;
+        let Self { width, height, mut data, color, orientation, whole: _ } = self;
         let pixels = width as usize * height as usize;
         match color {
             ColorType::Rgb8 => data.truncate(3 * pixels),

@@ -98,7 +98,7 @@ pub(crate) fn read(bytes: &[u8], gate: &mut Gate<'_>) -> Result<Raw, ImageError>
             }
         }
     }
-    Ok(Raw { width, height, data, color: ColorType::Rgb8, orientation: 1 })
+    Ok(Raw { width, height, data, color: ColorType::Rgb8, orientation: 1, whole: None })
 }
 
 /// The 8-bit level of a sample.

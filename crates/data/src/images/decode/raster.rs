@@ -1,10 +1,10 @@
-//! The formats that the `image` crate decodes: JPEG, PNG, WebP, GIF, BMP and QOI.
+//! The formats that the `image` crate decodes: PNG, WebP, GIF, BMP, QOI, and the JPEGs that `jpeg_pillow` leaves.
 
 use std::io::Cursor;
 
 use ::image::codecs::bmp::BmpDecoder;
 use ::image::error::ImageError as Failure;
-use ::image::{ImageDecoder, ImageReader};
+use ::image::{ColorType, ImageDecoder, ImageReader};
 
 use crate::error::ImageError;
 use crate::images::decode::jpeg::Segments;
@@ -12,14 +12,21 @@ use crate::images::decode::limits::Gate;
 use crate::images::decode::orientation::{from_exif, from_png, from_xmp};
 use crate::images::decode::pixels::Raw;
 use crate::images::decode::truncation::{cut_metadata, truncation};
+use crate::images::decode::{MayReduce, Whole};
+use crate::images::jpeg_pillow::{self, Decoded, Reduction};
 use crate::look_at::ImageFormat;
 
-/// Decodes the first frame.
+/// Decodes the first frame, a JPEG at the smallest size that `may_reduce` grants.
 ///
 /// # Errors
 /// [`ImageError::TooLarge`] above the limits of `gate`; [`ImageError::Damaged`] and [`ImageError::Unsupported`] from
 /// the decoder.
-pub(crate) fn read(bytes: &[u8], format: ImageFormat, gate: &mut Gate<'_>) -> Result<Raw, ImageError> {
+pub(crate) fn read(
+    bytes: &[u8],
+    format: ImageFormat,
+    gate: &mut Gate<'_>,
+    may_reduce: MayReduce<'_>,
+) -> Result<Raw, ImageError> {
     let failed = |error: Failure| describe(error, bytes, format);
     // The decoder of PNG reserves memory for the image when it opens a file.
     if let Some(dimensions) = png_dimensions(bytes).filter(|_| format == ImageFormat::Png) {
@@ -53,9 +60,22 @@ pub(crate) fn read(bytes: &[u8], format: ImageFormat, gate: &mut Gate<'_>) -> Re
         ImageFormat::WebP | ImageFormat::Gif => 4,
         _ => 0,
     };
-    let turned = if (5..=8).contains(&orientation) { 3 } else { 0 };
+    let is_turned = (5..=8).contains(&orientation);
+    let turned = if is_turned { 3 } else { 0 };
     gate.admit(format.name(), (width, height), sample_bytes.max(3) + inside.max(turned))?;
 
+    if format == ImageFormat::Jpeg {
+        let upright = |(width, height)| if is_turned { (height, width) } else { (width, height) };
+        let full = (width, height);
+        let is_granted = |reduction: &Reduction| may_reduce(upright(full), upright(reduction.of(full)));
+        let reduction = Reduction::ALL.into_iter().find(is_granted).unwrap_or(Reduction::None);
+        if let Some(Decoded { width, height, is_grey, data }) = jpeg_pillow::decode(bytes, reduction) {
+            let color = if is_grey { ColorType::L8 } else { ColorType::Rgb8 };
+            let per_pixel = reduction.per_pixel();
+            let whole = (per_pixel > 1).then(|| Whole { size: upright(full), per_pixel });
+            return Ok(Raw { width, height, data, color, orientation, whole });
+        }
+    }
     let color = decoder.color_type();
     let pixels = width as usize * height as usize;
     let sample_bytes = usize::from(color.bytes_per_pixel());
@@ -65,7 +85,7 @@ pub(crate) fn read(bytes: &[u8], format: ImageFormat, gate: &mut Gate<'_>) -> Re
     if format == ImageFormat::Bmp {
         round_down_16_bit(bytes, &mut data);
     }
-    Ok(Raw { width, height, data, color, orientation })
+    Ok(Raw { width, height, data, color, orientation, whole: None })
 }
 
 fn open<'a>(bytes: &'a [u8], format: ImageFormat, max_alloc: u64) -> Result<Box<dyn ImageDecoder + 'a>, Failure> {

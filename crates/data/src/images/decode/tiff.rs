@@ -93,7 +93,7 @@ pub(crate) fn read(bytes: &[u8], gate: &mut Gate<'_>) -> Result<Raw, ImageError>
     if rgb.len() != pixels * 3 {
         return Err(damaged(format!("it has {} bytes of pixels; expected {}", rgb.len(), pixels * 3)));
     }
-    Ok(Raw { width, height, data: rgb, color: ColorType::Rgb8, orientation })
+    Ok(Raw { width, height, data: rgb, color: ColorType::Rgb8, orientation, whole: None })
 }
 
 /// How the fourth channel of RGBA counts.

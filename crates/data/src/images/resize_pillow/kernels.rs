@@ -46,9 +46,9 @@ pub(super) struct Kernels {
 
 impl Kernels {
     /// `precompute_coeffs` and `normalize_coeffs_8bpc` of Resample.c, for the outputs `start..start + count` of
-    /// `target`.
-    pub(super) fn new(source: u32, target: u32, start: u32, count: u32, filter: Filter) -> Self {
-        let scale = f64::from(source) / f64::from(target);
+    /// `target`. These cover the first `extent` of the `source` positions: the end of a box of Pillow's `resize`.
+    pub(super) fn new((source, extent): (u32, f64), target: u32, start: u32, count: u32, filter: Filter) -> Self {
+        let scale = extent / f64::from(target);
         let filter_scale = scale.max(1.0);
         let support = filter.support() * filter_scale;
         let inverse = 1.0 / filter_scale;

@@ -55,11 +55,29 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbI
 /// Computes only the part `window` of the result of [`resize`]. The window is clipped to the resized image.
 #[must_use]
 pub fn resize_window(image: &RgbImage, width: u32, height: u32, filter: Filter, window: Window) -> RgbImage {
-    resize_on(Arch::new(), image, (width, height), filter, window)
+    resize_box(image, (image.width.into(), image.height.into()), (width, height), filter, window)
 }
 
-/// [`resize_window`] to `(width, height)` on the vector unit `arch`.
-fn resize_on(arch: Arch, image: &RgbImage, (width, height): (u32, u32), filter: Filter, window: Window) -> RgbImage {
+/// [`resize_window`] of a box of `image` to `(width, height)`: the part from its upper left corner to `extent`, its
+/// width and height, as `image.resize((width, height), resample, (0, 0, *extent))` of Pillow.
+pub(crate) fn resize_box(
+    image: &RgbImage,
+    extent: (f64, f64),
+    size: (u32, u32),
+    filter: Filter,
+    window: Window,
+) -> RgbImage {
+    resize_on(Arch::new(), (image, extent), size, filter, window)
+}
+
+/// [`resize_box`] to `(width, height)` on the vector unit `arch`.
+fn resize_on(
+    arch: Arch,
+    (image, extent): (&RgbImage, (f64, f64)),
+    (width, height): (u32, u32),
+    filter: Filter,
+    window: Window,
+) -> RgbImage {
     let x = window.x.min(width);
     let y = window.y.min(height);
     let window = Window { x, y, width: window.width.min(width - x), height: window.height.min(height - y) };
@@ -69,8 +87,12 @@ fn resize_on(arch: Arch, image: &RgbImage, (width, height): (u32, u32), filter: 
     if filter == Filter::Nearest {
         return resize_nearest(image, width, height, window);
     }
-    let columns = (width != image.width).then(|| Kernels::new(image.width, width, window.x, window.width, filter));
-    let rows = (height != image.height).then(|| Kernels::new(image.height, height, window.y, window.height, filter));
+    let kernels = |source: u32, extent: f64, target: u32, start: u32, count: u32| {
+        let is_resized = source != target || extent != f64::from(source);
+        is_resized.then(|| Kernels::new((source, extent), target, start, count, filter))
+    };
+    let columns = kernels(image.width, extent.0, width, window.x, window.width);
+    let rows = kernels(image.height, extent.1, height, window.y, window.height);
 
     let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
     let vertical_first = lost(image.height, height) > 0 && lost(image.height, height) > 2 * lost(image.width, width);

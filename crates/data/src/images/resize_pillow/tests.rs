@@ -25,11 +25,13 @@ fn plain_pass(image: &RgbImage, kernels: &Kernels, is_along_x: bool) -> RgbImage
 fn plain(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
     let along_x = |image: &RgbImage| match width == image.width {
         true => image.clone(),
-        false => plain_pass(image, &Kernels::new(image.width, width, 0, width, filter), true),
+        false => plain_pass(image, &Kernels::new((image.width, image.width.into()), width, 0, width, filter), true),
     };
     let along_y = |image: &RgbImage| match height == image.height {
         true => image.clone(),
-        false => plain_pass(image, &Kernels::new(image.height, height, 0, height, filter), false),
+        false => {
+            plain_pass(image, &Kernels::new((image.height, image.height.into()), height, 0, height, filter), false)
+        }
     };
     let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
     if lost(image.height, height) > 0 && lost(image.height, height) > 2 * lost(image.width, width) {
@@ -77,12 +79,13 @@ fn every_unit_computes_the_plain_sums() {
         };
         for filter in Filter::ALL.into_iter().filter(|&filter| filter != Filter::Nearest) {
             let expected = plain(&image, width, height, filter);
+            let extent = (f64::from(image.width), f64::from(image.height));
             for unit in units() {
                 let context =
                     format!("{from_width}x{from_height} to {width}x{height}, {filter:?}, {window:?}, {unit:?}");
                 let whole = Window { x: 0, y: 0, width, height };
-                assert!(resize_on(unit, &image, (width, height), filter, whole) == expected, "{context}");
-                let part = resize_on(unit, &image, (width, height), filter, window);
+                assert!(resize_on(unit, (&image, extent), (width, height), filter, whole) == expected, "{context}");
+                let part = resize_on(unit, (&image, extent), (width, height), filter, window);
                 assert!(part == cut(&expected, window), "{context}");
             }
         }

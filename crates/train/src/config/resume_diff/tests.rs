@@ -89,6 +89,7 @@ fn classifies_each_key() {
         ("data.train.folder.path=other", "data.train.folder.path", false),
         ("data.workers=1", "data.workers", true),
         ("data.max_bad_fraction=0.5", "data.max_bad_fraction", true),
+        ("data.fast_decode=true", "data.fast_decode", false),
         ("data.max_pixels=178956971", "data.max_pixels", true),
         ("data.max_pixels=178956969", "data.max_pixels", false),
         ("train.epochs=20", "train.epochs", false),
