@@ -299,7 +299,7 @@ fn fast_decoding_is_near_and_only_of_large_jpegs() {
     assert_ne!(whole.fingerprint(), fast.fingerprint());
     assert_eq!(fast.clone().with_fast_decode(false).fingerprint(), whole.fingerprint());
     assert_eq!(fast.with_image_size(24).fingerprint(), whole.with_image_size(24).with_fast_decode(true).fingerprint());
-    // The resized image has 56 pixels along the shorter side, and what remains after a reduction at least twice as many.
+    // The resized image has 56 pixels along the shorter side, and after a reduction at least 112 remain.
     for (width, height, is_reduced) in [(400, 300, true), (225, 230, true), (222, 300, false), (999, 111, false)] {
         for is_turned in [false, true] {
             let image = waves(dir.path(), width, height, is_turned);

@@ -40,7 +40,7 @@ fn pixels_equal_the_reference() {
             let differences: Vec<f32> = actual.iter().zip(expected).map(|(a, b)| (a - b).abs()).collect();
             let over = |allowed: f32| differences.iter().filter(|&&difference| difference > allowed).count();
             let exceeding = if name == "cmyk.jpg" {
-                // Another decoder: one level of 255, before division by the standard deviation (of CLIP's the smallest).
+                // Another decoder: one level of 255, divided by the standard deviation (of CLIP's the smallest).
                 over(1.0001 / 255.0 / if kind == "vit" { 0.5 } else { 0.261_302_6 })
             } else if kind.starts_with("dinov3") {
                 // Sums in another order, divided by a standard deviation of 0.225.

@@ -45,7 +45,7 @@ impl Blocks {
         Some(blocks)
     }
 
-    /// The blocks of component `index` in row `row` of MCUs, which has `vertical` rows of blocks, and the blocks in each.
+    /// The blocks of component `index` in row `row` of MCUs, and their number in each of its `vertical` rows.
     #[inline(always)]
     pub(super) fn of(&mut self, index: usize, vertical: usize, row: usize) -> (&mut [Block], usize) {
         let ComponentBlocks { columns, blocks, .. } = &mut self.components[index];

@@ -66,8 +66,8 @@ impl<'i> Override<'i> {
     }
 }
 
-/// The value that starts at byte `start` of the argument. Text that is not TOML keeps the spaces at its end: prompts end
-/// with one.
+/// The value that starts at byte `start` of the argument. Text that is not TOML keeps the spaces at its end, as prompts
+/// need them.
 fn parse_value(text: &str, start: usize) -> Option<Spanned<DeValue<'_>>> {
     if text.is_empty() {
         return None;
