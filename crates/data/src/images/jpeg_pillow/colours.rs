@@ -7,9 +7,19 @@ use super::frame::{Component, Frame};
 use super::planes::{Plane, Planes};
 use super::unit::Unit;
 
-/// Writes the pixels of the rows `range` of the image into `data`.
+/// Bytes behind a row of pixels that may be written over.
+pub(super) const SLACK: usize = 4;
+
+/// Appends the pixels of the rows `range` of the image to `data`. `pixels` has room for a row and [`SLACK`]
+/// bytes.
 #[inline(always)]
-pub(super) fn write_rows<U: Unit>(unit: U, frame: &Frame, planes: &mut Planes, range: Range<usize>, data: &mut [u8]) {
+pub(super) fn write_rows<U: Unit>(
+    unit: U,
+    frame: &Frame,
+    planes: &mut Planes,
+    range: Range<usize>,
+    (pixels, data): (&mut [u8], &mut Vec<u8>),
+) {
     for row in range {
         for (index, component) in frame.components.iter().enumerate() {
             if component.columns_per_sample > 1 || component.rows_per_sample > 1 {
@@ -24,10 +34,9 @@ pub(super) fn write_rows<U: Unit>(unit: U, frame: &Frame, planes: &mut Planes, r
             &samples[..frame.width]
         };
         if frame.components.len() == 1 {
-            data[row * frame.width..(row + 1) * frame.width].copy_from_slice(samples(0));
+            data.extend_from_slice(samples(0));
             continue;
         }
-        let pixels = &mut data[3 * row * frame.width..3 * (row + 1) * frame.width];
         match frame.is_ycc {
             true => ycc_to_rgb(unit, [samples(0), samples(1), samples(2)], pixels),
             false => {
@@ -37,6 +46,7 @@ pub(super) fn write_rows<U: Unit>(unit: U, frame: &Frame, planes: &mut Planes, r
                 }
             }
         }
+        data.extend_from_slice(&pixels[..3 * frame.width]);
     }
 }
 

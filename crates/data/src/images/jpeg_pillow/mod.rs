@@ -29,7 +29,7 @@ mod unit;
 use pulp::{Arch, Simd, WithSimd};
 
 use self::blocks::{Blocks, read_into_blocks};
-use self::colours::write_rows;
+use self::colours::{SLACK, write_rows};
 use self::frame::{Coding, Component, File, Frame};
 use self::inverse_dct::transform_all;
 use self::planes::Planes;
@@ -79,7 +79,6 @@ pub(crate) struct Decoded {
     pub(crate) width: u32,
     pub(crate) height: u32,
     pub(crate) is_grey: bool,
-    /// 3 bytes per pixel are allocated; grey has its samples at the start.
     pub(crate) data: Vec<u8>,
 }
 
@@ -124,12 +123,18 @@ struct Mcus<'a, 'b> {
 /// The pixels so far, and the samples that the next rows need.
 struct Output {
     planes: Planes,
+    /// One row.
+    pixels: Vec<u8>,
     data: Vec<u8>,
 }
 
 impl Output {
     fn new(frame: &Frame) -> Self {
-        Self { planes: Planes::new(frame), data: vec![0; 3 * frame.width * frame.height] }
+        Self {
+            planes: Planes::new(frame),
+            pixels: vec![0; 3 * frame.width + SLACK],
+            data: Vec::with_capacity(3 * frame.width * frame.height),
+        }
     }
 
     /// Turns `mcus` into samples, and writes the pixels that have all their samples: the last row waits for the samples
@@ -187,7 +192,8 @@ impl<U: Unit> WithSimd for Writing<'_, '_, U> {
         }
         let start = (row * frame.mcu_height).saturating_sub(1);
         let end = if row + 1 == frame.mcu_rows { frame.height } else { (row + 1) * frame.mcu_height - 1 };
-        write_rows(unit, frame, &mut output.planes, start..end.min(frame.height), &mut output.data);
+        let Output { planes, pixels, data } = output;
+        write_rows(unit, frame, planes, start..end.min(frame.height), (pixels, data));
         Some(())
     }
 }
