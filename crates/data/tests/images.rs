@@ -300,7 +300,7 @@ fn fast_decoding_is_near_and_only_of_large_jpegs() {
     assert_eq!(fast.clone().with_fast_decode(false).fingerprint(), whole.fingerprint());
     assert_eq!(fast.with_image_size(24).fingerprint(), whole.with_image_size(24).with_fast_decode(true).fingerprint());
     // The resized image has 56 pixels along the shorter side, and after a reduction at least 112 remain.
-    for (width, height, is_reduced) in [(400, 300, true), (225, 230, true), (222, 300, false), (999, 111, false)] {
+    for (width, height, is_reduced) in [(400, 300, true), (226, 230, true), (222, 300, false), (999, 111, false)] {
         for is_turned in [false, true] {
             let image = waves(dir.path(), width, height, is_turned);
             let [exact, found] = [&whole, &fast].map(|processor| load_pixels(&image, processor).unwrap());
@@ -334,6 +334,14 @@ fn fast_decoding_leaves_enough_for_crops() {
     assert!(differs(0.9));
     // With a tenth of the area it would have 47.
     assert!(!differs(0.1));
+    // No crop fits into an elongated image: the centre crop has all of its rows, of which half are too few.
+    let elongated = [waves(dir.path(), 900, 180, false), waves(dir.path(), 180, 900, false)];
+    for image in elongated {
+        let augment = Augment { crop_scale: Some([0.9, 1.0]), ..Augment::default() };
+        let [exact, found] =
+            [&whole, &fast].map(|processor| load_view(&image, processor, Some(augment.view(1, 2, 3))).unwrap());
+        assert!(exact == found);
+    }
 }
 
 #[test]
@@ -343,9 +351,13 @@ fn reduced_images_keep_the_geometry_of_whole_ones() {
     let config = json!({"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 56}, "crop_size": 56,
                         "do_normalize": false, "do_rescale": false});
     let fast = processor(&config).unwrap().with_fast_decode(true);
-    let image = waves(dir.path(), 225, 301, false);
-    let found = load_pixels(&image, &fast).unwrap();
-    let whole = load_pixels(&image, &fast.clone().with_fast_decode(false)).unwrap();
-    let mean = found.iter().zip(&whole).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / whole.len() as f64;
-    assert!(mean > 0.0 && mean < 0.5, "{mean} levels on average");
+    let mean = |is_turned: bool| {
+        let image = waves(dir.path(), 225, 301, is_turned);
+        let found = load_pixels(&image, &fast).unwrap();
+        let whole = load_pixels(&image, &fast.clone().with_fast_decode(false)).unwrap();
+        found.iter().zip(&whole).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / whole.len() as f64
+    };
+    assert!(mean(false) > 0.0 && mean(false) < 0.5, "{} levels on average", mean(false));
+    // Turned, the half pixel would be at the other end: such an image is decoded whole.
+    assert!(mean(true) == 0.0, "{} levels on average", mean(true));
 }

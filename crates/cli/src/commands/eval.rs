@@ -171,7 +171,11 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             let compute = Compute::select(device.unwrap_or(config.run.device.first()), config.run.threads)?;
             let dir = args.checkpoint.as_deref().unwrap_or(&config.run.dir);
             let mut model = load_model(dir, args.best, &compute, reporter)?;
-            model.limit_pixels(config.data.max_pixels);
+            match model.config {
+                Some(_) => model.limit_pixels(config.data.max_pixels),
+                // A model without a run gets its images as this config says.
+                None => model.set_decoding(&config.data),
+            }
             let evaluations = fit_to_run(evaluations, &config, &model, dir, reporter)?;
             evaluate(&evaluations, &model, Some(&config), &compute, signals.begin_work(), reporter)?
         }

@@ -147,8 +147,12 @@ impl View {
     pub(crate) fn smallest_crop(&self, (width, height): (u32, u32)) -> Option<(f64, f64)> {
         let [least, _] = self.augment.crop_scale?;
         let [narrowest, widest] = self.augment.crop_ratio;
-        let area = least * f64::from(width) * f64::from(height);
-        Some(((area * narrowest).sqrt(), (area / widest).sqrt()))
+        let (width, height) = (f64::from(width), f64::from(height));
+        let area = least * width * height;
+        // An elongated image gets a centre crop, which has its shorter side.
+        let least_width = (area * narrowest).sqrt().min(width).min(height * widest);
+        let least_height = (area / widest).sqrt().min(height).min(width / narrowest);
+        Some((least_width, least_height))
     }
 
     /// Applies flip, colour jitter and RandAugment in place.

@@ -200,7 +200,7 @@ impl LoadedModel {
     }
 
     /// Sets how images are decoded: `data.max_pixels` and `data.fast_decode`.
-    pub(crate) fn set_decoding(&mut self, data: &DataSection) {
+    pub fn set_decoding(&mut self, data: &DataSection) {
         self.limit_pixels(data.max_pixels);
         self.processor = Arc::new(ImageProcessor::clone(&self.processor).with_fast_decode(data.fast_decode));
     }

@@ -9,8 +9,10 @@ pub(crate) struct Segments {
     pub(crate) has_end: bool,
     /// Width and height of the first frame.
     pub(crate) frame: Option<(u32, u32)>,
-    /// Whether the first frame is progressive: its decoder holds the coefficients of the whole image.
-    pub(crate) is_progressive: bool,
+    /// Whether the first frame has several scans: its decoder holds the coefficients of the whole image.
+    pub(crate) has_several_scans: bool,
+    /// Components of the first frame.
+    components: u8,
     exif: Vec<u8>,
     xmp: Option<Vec<u8>>,
 }
@@ -51,6 +53,9 @@ impl Segments {
                         return found;
                     };
                     let len = usize::from(u16::from_be_bytes([high, low])).max(2);
+                    if marker == SCAN && in_header && bytes.get(at + 3).is_some_and(|&count| count < found.components) {
+                        found.has_several_scans = true;
+                    }
                     // Pillow reads metadata up to the first scan.
                     in_header &= marker != SCAN;
                     if let Some(payload) = bytes.get(at + 3..at + 1 + len)
@@ -78,7 +83,8 @@ impl Segments {
                 if self.frame.is_none() =>
             {
                 self.frame = Some((u16::from_be_bytes([w1, w0]).into(), u16::from_be_bytes([h1, h0]).into()));
-                self.is_progressive = matches!(marker, 0xC2 | 0xC6 | 0xCA | 0xCE);
+                self.has_several_scans = matches!(marker, 0xC2 | 0xC6 | 0xCA | 0xCE);
+                self.components = payload.get(5).copied().unwrap_or(0);
             }
             _ => {}
         }

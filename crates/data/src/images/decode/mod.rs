@@ -4,6 +4,7 @@
 //! This file has [`decode`]. The others do its parts:
 //! - `limits`: how many pixels an image may have, and the gate between its header and its pixels
 //! - `budget`: how much memory large images may take together
+//! - `whole`: what an image was before it was reduced
 //! - `raster`: JPEG, and the formats of the `image` crate
 //! - `tiff`, with `tiff_directory`, and `pnm`: the other formats
 //! - `jpeg`: the segments of a JPEG
@@ -21,10 +22,12 @@ mod raster;
 mod tiff;
 mod tiff_directory;
 mod truncation;
+pub(crate) mod whole;
 
 use crate::error::ImageError;
 use crate::images::decode::budget::Permit;
 use crate::images::decode::limits::{Gate, Limits};
+use crate::images::decode::whole::{MayReduce, Whole};
 use crate::images::rgb_image::RgbImage;
 use crate::look_at::{ImageFormat, what_is};
 use crate::panics::catch_quietly;
@@ -36,18 +39,6 @@ pub(crate) struct Held {
     pub(crate) whole: Option<Whole>,
     _permit: Option<Permit>,
 }
-
-/// An image before it was reduced.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Whole {
-    /// Width and height, upright.
-    pub(crate) size: (u32, u32),
-    /// How many of its pixels, in width and in height, became one.
-    pub(crate) per_pixel: u32,
-}
-
-/// Whether an image of the first size, upright, may be decoded at the second, each as (width, height).
-pub(crate) type MayReduce<'a> = &'a dyn Fn((u32, u32), (u32, u32)) -> bool;
 
 /// Decodes a JPEG, PNG, WebP, GIF, BMP, TIFF, QOI or PNM (its first frame or page). The format is that of the bytes,
 /// not of a file name.

@@ -2,7 +2,7 @@
 
 use ::image::ColorType;
 
-use crate::images::decode::Whole;
+use crate::images::decode::whole::Whole;
 use crate::images::rgb_image::RgbImage;
 
 /// Samples as a decoder writes them, in native byte order, rows from top to bottom.

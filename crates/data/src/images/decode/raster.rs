@@ -12,7 +12,7 @@ use crate::images::decode::limits::Gate;
 use crate::images::decode::orientation::{from_exif, from_png, from_xmp};
 use crate::images::decode::pixels::Raw;
 use crate::images::decode::truncation::{cut_metadata, truncation};
-use crate::images::decode::{MayReduce, Whole};
+use crate::images::decode::whole::{MayReduce, Whole};
 use crate::images::jpeg_pillow::{self, Decoded, Reduction};
 use crate::look_at::ImageFormat;
 
@@ -56,7 +56,7 @@ pub(crate) fn read(
     let sample_bytes = u64::from(decoder.color_type().bytes_per_pixel());
     // What the decoder holds beside its output: coefficients, planes of another colour space, the frame of a canvas.
     let inside = match format {
-        ImageFormat::Jpeg if segments.is_progressive => 6,
+        ImageFormat::Jpeg if segments.has_several_scans => 6,
         ImageFormat::WebP | ImageFormat::Gif => 4,
         _ => 0,
     };
@@ -67,7 +67,12 @@ pub(crate) fn read(
     if format == ImageFormat::Jpeg {
         let upright = |(width, height)| if is_turned { (height, width) } else { (width, height) };
         let full = (width, height);
-        let is_granted = |reduction: &Reduction| may_reduce(upright(full), upright(reduction.of(full)));
+        // The last column and row of a reduced image are of the picture in part. Turned or mirrored, they would not be
+        // the last.
+        let fits = |side: u32, reduction: &Reduction| orientation <= 1 || side.is_multiple_of(reduction.per_pixel());
+        let is_granted = |reduction: &Reduction| {
+            fits(width, reduction) && fits(height, reduction) && may_reduce(upright(full), upright(reduction.of(full)))
+        };
         let reduction = Reduction::ALL.into_iter().find(is_granted).unwrap_or(Reduction::None);
         if let Some(Decoded { width, height, is_grey, data }) = jpeg_pillow::decode(bytes, reduction) {
             let color = if is_grey { ColorType::L8 } else { ColorType::Rgb8 };

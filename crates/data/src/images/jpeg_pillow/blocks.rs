@@ -83,7 +83,7 @@ impl Blocks {
         }
         for component in &header.components {
             let blocks = &mut self.components[component.index];
-            blocks.table = blocks.table.or(file.quantisation[frame.components[component.index].table]);
+            blocks.table = Some(blocks.table.or(file.quantisation[frame.components[component.index].table])?);
             for missing in &mut blocks.missing[first..=last] {
                 // A scan of lower bits needs the higher ones, and no bit comes twice.
                 let expected = if header.high == 0 { None } else { Some(header.high) };
@@ -216,6 +216,7 @@ impl Reading<'_> {
                     1 => -bit,
                     _ => return None,
                 };
+                let mut is_placed = false;
                 // `run` zeros are passed, with bits for the coefficients between them.
                 while index <= last {
                     let value = &mut block[usize::from(ZIGZAG[index])];
@@ -224,11 +225,16 @@ impl Reading<'_> {
                     } else if run == 0 {
                         *value = new;
                         index += 1;
+                        is_placed = true;
                         break;
                     } else {
                         run -= 1;
                     }
                     index += 1;
+                }
+                // Fewer zeros than the run are damage: libjpeg puts the coefficient behind the band.
+                if new != 0 && !is_placed {
+                    return None;
                 }
             }
         }

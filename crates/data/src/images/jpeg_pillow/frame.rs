@@ -79,8 +79,11 @@ impl<'a> File<'a> {
     pub(super) fn next_scan(&mut self) -> Option<Option<ScanHeader>> {
         loop {
             let marker = self.next_marker()?;
-            if marker == 0xD9 {
-                return Some(None);
+            match marker {
+                0xD9 => return Some(None),
+                // Restarts and TEM have no payload, and libjpeg skips them here.
+                0xD0..=0xD7 | 0x01 => continue,
+                _ => {}
             }
             let len = usize::from(u16::from_be_bytes(*self.bytes.get(self.at..)?.first_chunk()?));
             let payload = self.bytes.get(self.at + 2..self.at + len)?;
@@ -93,8 +96,8 @@ impl<'a> File<'a> {
                 0xDB => self.read_quantisation(payload)?,
                 0xDD => self.restart_interval = usize::from(u16::from_be_bytes(payload.try_into().ok()?)),
                 // APP0 and APP14: what they say of the colours.
-                0xE0 => self.has_jfif |= payload.starts_with(b"JFIF\0") && payload.len() >= 12,
-                0xEE if payload.starts_with(b"Adobe") && payload.len() >= 12 => self.adobe = payload.get(11).copied(),
+                0xE0 => self.has_jfif |= payload.starts_with(b"JFIF\0") && payload.len() >= 14,
+                0xEE if payload.starts_with(b"Adobe") && payload.len() >= 12 => self.adobe = Some(payload[11]),
                 0xE1..=0xEF | 0xFE => {}
                 // Arithmetic and lossless coding, hierarchies, a height that follows the data.
                 _ => return None,
@@ -149,7 +152,12 @@ impl<'a> File<'a> {
             };
             *codes.get_mut(usize::from(selector & 0xF))? = Some(Huffman::new(counts, symbols)?);
             let total: usize = counts.iter().map(|&count| usize::from(count)).sum();
-            payload = symbols.get(total..)?;
+            let (symbols, rest) = symbols.split_at_checked(total)?;
+            // A first coefficient has at most 15 bits.
+            if selector >> 4 == 0 && symbols.iter().any(|&size| size > 15) {
+                return None;
+            }
+            payload = rest;
         }
         Some(())
     }
@@ -179,7 +187,7 @@ impl<'a> File<'a> {
         for &[id, codes] in components.as_chunks().0 {
             let index = self.components.iter().position(|component| component.id == id)?;
             let (dc, ac) = (usize::from(codes >> 4), usize::from(codes & 0xF));
-            if dc > 3 || ac > 3 || found.iter().any(|component| component.index == index) {
+            if dc > 3 || ac > 3 || found.last().is_some_and(|before| before.index >= index) {
                 return None;
             }
             found.push(ScanComponent { index, dc, ac });
@@ -189,6 +197,15 @@ impl<'a> File<'a> {
             Coding::Progressive => (usize::from(first), usize::from(last)),
         };
         let (high, low) = (u32::from(bits >> 4), u32::from(bits & 0xF));
+        /// Blocks of an MCU, at most (B.2.3).
+        const MOST_BLOCKS: usize = 10;
+        let blocks: usize = found
+            .iter()
+            .map(|found| self.components[found.index].horizontal * self.components[found.index].vertical)
+            .sum();
+        if found.len() > 1 && blocks > MOST_BLOCKS {
+            return None;
+        }
         let is_valid = band.0 <= band.1 && band.1 <= 63 && low <= 13 && !found.is_empty();
         is_valid.then_some(ScanHeader { components: found, band, high, low })
     }

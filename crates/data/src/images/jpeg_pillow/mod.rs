@@ -14,7 +14,7 @@
 //! - `inverse_dct`: coefficients to samples, at full, half, quarter or eighth size
 //! - `unit`: what the transform and the colours need of a vector unit
 //! - `planes`: samples of a few rows of blocks
-//! - `colours`: samples to rows of pixels
+//! - `colours`, with `ycc`: samples to rows of pixels
 
 mod bits;
 mod blocks;
@@ -25,6 +25,7 @@ mod planes;
 mod scan;
 mod tables;
 mod unit;
+mod ycc;
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -99,7 +100,11 @@ fn decode_on(arch: Arch, bytes: &[u8], reduction: Reduction) -> Option<Decoded> 
         for row in 0..frame.mcu_rows {
             output.write_mcus(arch, &frame, Mcus { scan: Some(&mut scan), blocks: &mut blocks, from: 0, row })?;
         }
-        scan.finish()?;
+        file.at = scan.end()?;
+        // Another scan of the same coefficients is damage.
+        if file.next_scan()?.is_some() {
+            return None;
+        }
     } else {
         let mut blocks = read_into_blocks(&mut file, &frame, first)?;
         for row in 0..frame.mcu_rows {

@@ -91,9 +91,9 @@ impl<'a> Scan<'a> {
         (!bits.is_overrun()).then_some(())
     }
 
-    /// `None` if the data ended too early.
-    pub(super) fn finish(self) -> Option<()> {
-        self.bits.end().map(drop)
+    /// Where the data end; `None` if they ended too early.
+    pub(super) fn end(&self) -> Option<usize> {
+        self.bits.end()
     }
 }
 

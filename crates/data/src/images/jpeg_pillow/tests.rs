@@ -102,3 +102,39 @@ fn missing_scans_are_left() {
         assert!(decode(&cut, Reduction::None).is_none(), "without what is behind byte {scan}");
     }
 }
+
+#[test]
+fn files_that_libjpeg_refuses_are_left() {
+    let read = |name: &str| std::fs::read(golden(name)).unwrap();
+    let is_left = |jpeg: &[u8]| decode(jpeg, Reduction::None).is_none();
+    let jpeg = read("444.jpg");
+    let scan = jpeg.windows(2).position(|pair| pair == [0xFF, 0xDA]).unwrap();
+    let end = jpeg.len() - 2;
+    assert!(is_left(&[&jpeg[..end], &jpeg[scan..]].concat()), "two scans of the same coefficients");
+    assert!(
+        !is_left(&[&jpeg[..end], &[0xFF, 0xD3, 7], &jpeg[end..]].concat()),
+        "a restart marker and a byte at the end"
+    );
+    let mut swapped = jpeg.clone();
+    (swapped[scan + 5], swapped[scan + 7]) = (jpeg[scan + 7], jpeg[scan + 5]);
+    assert!(is_left(&swapped), "components in another order");
+    let mut large = jpeg.clone();
+    let frame = jpeg.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
+    for at in [11, 14, 17] {
+        large[frame + at] = 0x22;
+    }
+    assert!(is_left(&large), "12 blocks in an MCU");
+    // Of RGB, whose file says nothing of the colours but the names of its components.
+    let rgb_file = read("rgb.jpg");
+    let jfif = |len: u8| {
+        let payload = &b"JFIF\0\x01\x01\0\0\x01\0\x01\0\0"[..usize::from(len)];
+        let without_adobe = match rgb_file.windows(2).position(|pair| pair == [0xFF, 0xEE]) {
+            Some(at) => [&rgb_file[2..at], &rgb_file[at + 16..]].concat(),
+            None => rgb_file[2..].to_vec(),
+        };
+        let file = [&[0xFF, 0xD8, 0xFF, 0xE0, 0, len + 2], payload, &without_adobe].concat();
+        rgb(decode(&file, Reduction::None).unwrap())
+    };
+    let plain = rgb(decode(&rgb_file, Reduction::None).unwrap());
+    assert!(jfif(12) == plain && jfif(14) != plain, "JFIF has 14 bytes");
+}

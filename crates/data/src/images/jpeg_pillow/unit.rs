@@ -25,7 +25,7 @@ pub(super) trait Unit: Copy {
     /// As samples, which have 128 in the place of 0, from 0 to 255.
     fn samples(self, lanes: Self::Lanes) -> [u8; 8];
 
-    /// Pixels of RGB from Y, Cb and Cr, rounded as in `colours`. Returns how many, from the left.
+    /// Pixels of RGB from Y, Cb and Cr, rounded as in `ycc`. Returns how many, from the left.
     fn ycc_to_rgb(self, ycc: [&[u8]; 3], pixels: &mut [u8]) -> usize;
 }
 
@@ -79,7 +79,7 @@ mod x86 {
 
     use pulp::x86::V3;
 
-    use super::super::colours::{BLUE, GREEN_OF_CB, GREEN_OF_CR, HALF, RED};
+    use super::super::ycc::{BLUE, GREEN_OF_CB, GREEN_OF_CR, HALF, RED};
     use super::Unit;
 
     impl Unit for V3 {
