@@ -10,9 +10,10 @@
 //! - `frame`: the segments before a scan
 //! - `bits`: the bits of a scan
 //! - `scan`: Huffman codes to coefficients
-//! - `blocks`: coefficients of files with several scans
+//! - `several_scans`: the same of files that have them in parts
+//! - `blocks`: coefficients of a row or of a whole image
 //! - `inverse_dct`: coefficients to samples, at full, half, quarter or eighth size
-//! - `unit`: what the transform and the colours need of a vector unit
+//! - `unit`, with `unit_x86`: what the transform and the colours need of a vector unit
 //! - `planes`: samples of a few rows of blocks
 //! - `colours`, with `ycc`: samples to rows of pixels
 
@@ -23,18 +24,22 @@ mod frame;
 mod inverse_dct;
 mod planes;
 mod scan;
+mod several_scans;
 mod tables;
 mod unit;
+#[cfg(target_arch = "x86_64")]
+mod unit_x86;
 mod ycc;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use self::blocks::{Blocks, read_into_blocks};
+use self::blocks::Blocks;
 use self::colours::{SLACK, write_rows};
 use self::frame::{Coding, Component, File, Frame};
 use self::inverse_dct::transform_all;
 use self::planes::Planes;
 use self::scan::Scan;
+use self::several_scans::read_into_blocks;
 use self::unit::{Portable, Unit};
 
 /// How much smaller an image becomes while it is decoded: libjpeg's `scale_denom`.
