@@ -49,7 +49,7 @@ pub struct ImageProcessor {
 
 /// How many times as wide and as high as the resized image a JPEG remains that is reduced while it is decoded:
 /// `reducing_gap` of Pillow's `Image.thumbnail`. `docs/PERFORMANCE.md` has the differences of pixels.
-pub const LEAST_REDUCED: f64 = 2.0;
+const LEAST_REDUCED: f64 = 2.0;
 
 /// A resized and cropped image, before padding.
 struct Frame {
@@ -121,7 +121,7 @@ impl ImageProcessor {
     }
 
     /// The same processing of JPEGs that are decoded at a half, a quarter or an eighth of their size, where they remain
-    /// at least [`LEAST_REDUCED`] times as large as the tower's input. Pixels differ a little.
+    /// at least twice as wide and as high as the resized image. Pixels differ a little.
     #[must_use]
     pub fn with_fast_decode(self, fast_decode: bool) -> Self {
         Self { fast_decode, ..self }
