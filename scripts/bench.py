@@ -101,8 +101,9 @@ def main() -> None:
         if skipped:
             names = ", ".join(sorted(skipped))
             print(f"skipping {names}: no quickstart data; run scripts/quickstart.sh --data-only", file=sys.stderr)
-    for name, readers in (("images-jpeg", {"images-jpeg"}), ("images-jpeg-large", {"images-jpeg-large", "images-jpeg-fast"})):
-        if readers.intersection(rows):
+    readers = {"images-jpeg": {"images-jpeg"}, "images-jpeg-large": {"images-jpeg-large", "images-jpeg-fast"}}
+    for name in readers:
+        if readers[name].intersection(rows):
             subprocess.run([sys.executable, ROOT / "scripts/bench_images.py", name], check=True)
     _, flags = processor()
     units = kind(flags, platform.machine())

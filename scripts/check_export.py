@@ -6,8 +6,8 @@
     dualenc embed --model RUN --images FOLDER --texts FILE --raw --out OUT.safetensors
     python scripts/check_export.py HFDIR FILE OUT.safetensors
 
-Exits with 1 if a key is missing or unexpected, or if a feature differs by more than 1e-4. Compares lossless images
-only.
+Exits with 1 if a key is missing or unexpected, or if a feature differs by more than 1e-4. Compares PNG, GIF and
+JPEG images only.
 """
 
 import json

@@ -140,6 +140,19 @@ fn fuzz_image(name: &str, original: Vec<u8>, count: u64) -> Outcomes {
     })
 }
 
+/// Mutates each of `files`.
+fn fuzz_files(mut files: Vec<PathBuf>) -> Outcomes {
+    files.sort();
+    let mut all = Outcomes::default();
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let outcomes = fuzz_image(&name, std::fs::read(&file).unwrap(), 150);
+        all.good += outcomes.good;
+        all.bad += outcomes.bad;
+    }
+    all
+}
+
 #[test]
 fn mutated_files_of_rare_formats_never_panic() {
     let files = std::fs::read_dir(golden("formats")).unwrap().map(|entry| entry.unwrap().path());
@@ -147,32 +160,18 @@ fn mutated_files_of_rare_formats_never_panic() {
         let extension = path.extension().unwrap().to_str().unwrap();
         ["bmp", "dib", "tif", "qoi", "pbm", "pgm", "ppm"].contains(&extension)
     };
-    let mut files: Vec<PathBuf> = files.filter(is_fuzzed).collect();
-    files.sort();
+    let files: Vec<PathBuf> = files.filter(is_fuzzed).collect();
     assert!(files.len() > 65, "{files:?}");
-    let mut all = Outcomes::default();
-    for file in files {
-        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        let outcomes = fuzz_image(&name, std::fs::read(&file).unwrap(), 150);
-        all.good += outcomes.good;
-        all.bad += outcomes.bad;
-    }
+    let all = fuzz_files(files);
     assert!(all.good > 1000 && all.bad > 1000, "{all:?}");
 }
 
 #[test]
 fn mutated_jpegs_never_panic() {
     let files = std::fs::read_dir(golden("jpeg")).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> = files.filter(|path| path.extension().unwrap() == "jpg").collect();
-    files.sort();
+    let files: Vec<PathBuf> = files.filter(|path| path.extension().unwrap() == "jpg").collect();
     assert!(files.len() >= 25, "{files:?}");
-    let mut all = Outcomes::default();
-    for file in files {
-        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        let outcomes = fuzz_image(&name, std::fs::read(&file).unwrap(), 150);
-        all.good += outcomes.good;
-        all.bad += outcomes.bad;
-    }
+    let all = fuzz_files(files);
     assert!(all.good > 500 && all.bad > 500, "{all:?}");
 }
 

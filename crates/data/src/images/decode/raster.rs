@@ -73,7 +73,7 @@ pub(crate) fn read(
         let is_granted = |reduction: &Reduction| {
             fits(width, reduction) && fits(height, reduction) && may_reduce(upright(full), upright(reduction.of(full)))
         };
-        let reduction = Reduction::ALL.into_iter().find(is_granted).unwrap_or(Reduction::None);
+        let reduction = Reduction::SMALLEST_FIRST.into_iter().find(is_granted).unwrap_or(Reduction::None);
         if let Some(Decoded { width, height, is_grey, data }) = jpeg_pillow::decode(bytes, reduction) {
             let color = if is_grey { ColorType::L8 } else { ColorType::Rgb8 };
             let per_pixel = reduction.per_pixel();

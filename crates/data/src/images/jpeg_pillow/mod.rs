@@ -56,8 +56,8 @@ pub(crate) enum Reduction {
 }
 
 impl Reduction {
-    /// Those that make an image smaller, the most first.
-    pub(crate) const ALL: [Self; 3] = [Self::Eighth, Self::Quarter, Self::Half];
+    /// Those that make an image smaller.
+    pub(crate) const SMALLEST_FIRST: [Self; 3] = [Self::Eighth, Self::Quarter, Self::Half];
 
     /// How many pixels, in width and in height, become one.
     pub(crate) fn per_pixel(self) -> u32 {

@@ -7,13 +7,13 @@ pub(super) struct Planes {
     /// Interpolated rows, one for each component.
     pub(super) rows: Vec<Vec<u8>>,
     /// Sums of two rows while they are interpolated.
-    pub(super) sums: Vec<u16>,
+    sums: Vec<u16>,
 }
 
 /// The samples of one component.
 pub(super) struct Plane {
     /// Samples from one row to the next.
-    pub(super) stride: usize,
+    stride: usize,
     /// Rows that are kept.
     rows: usize,
     data: Vec<u8>,

@@ -109,7 +109,7 @@ pub(super) fn read_block(bits: &mut Bits<'_>, coded: &mut Coded<'_>, block: &mut
         if entry.is_whole() {
             bits.drop(entry.len());
             index += entry.run();
-            block[usize::from(ZIGZAG[index & 127] & 63)] = entry.number() as i16;
+            block[usize::from(ZIGZAG[index & 127] & 63)] = entry.coefficient() as i16;
             index += 1;
             continue;
         }
@@ -148,7 +148,7 @@ pub(super) fn read_difference(bits: &mut Bits<'_>, code: &Huffman) -> Option<i32
     let entry = code.entries[bits.peek(LOOKED_UP)];
     if entry.is_whole() && entry.run() == 0 {
         bits.drop(entry.len());
-        return Some(entry.number());
+        return Some(entry.coefficient());
     }
     let size = u32::from(read_symbol(bits, code)?);
     (size < 16).then(|| bits.take_signed(size))

@@ -22,7 +22,7 @@ pub(super) fn read_into_blocks(file: &mut File<'_>, frame: &Frame, first: ScanHe
     }
     let is_whole =
         |component: &ComponentBlocks| component.missing[..SMOOTHED].iter().all(|missing| *missing == Some(0));
-    blocks.components.iter().all(|component| component.table.is_some() && is_whole(component)).then_some(blocks)
+    blocks.components.iter().all(is_whole).then_some(blocks)
 }
 
 /// Reads one scan. Returns where its data end.

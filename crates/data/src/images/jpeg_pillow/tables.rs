@@ -31,23 +31,22 @@ pub(super) type Quantisation = [i16; 64];
 /// Bits that are looked up at once.
 pub(super) const LOOKED_UP: u32 = 10;
 
-/// An entry of [`Huffman::entries`]: the length in bits, [`Entry::IS_WHOLE`], a run and a number.
+/// A code and the coefficient after it, where both together have at most [`LOOKED_UP`] bits: from the lowest bit, their
+/// length, a run and the coefficient. Otherwise 0.
 #[derive(Clone, Copy)]
-pub(super) struct Entry(pub(super) i32);
+pub(super) struct Entry(i32);
 
 impl Entry {
-    /// The number is a coefficient, and the length has its bits too. Otherwise the number is the symbol of the code.
-    const IS_WHOLE: i32 = 1 << 7;
-
-    /// Bits to drop; 0 if the code is longer than [`LOOKED_UP`].
+    /// Bits of the code and the coefficient.
     #[inline(always)]
     pub(super) fn len(self) -> u32 {
-        self.0 as u32 & 0x7F
+        self.0 as u32 & 0xFF
     }
 
+    /// Whether the coefficient is there.
     #[inline(always)]
     pub(super) fn is_whole(self) -> bool {
-        self.0 & Self::IS_WHOLE != 0
+        self.0 != 0
     }
 
     /// Zeros before the coefficient.
@@ -56,9 +55,8 @@ impl Entry {
         (self.0 >> 8 & 0xF) as usize
     }
 
-    /// The coefficient or the symbol.
     #[inline(always)]
-    pub(super) fn number(self) -> i32 {
+    pub(super) fn coefficient(self) -> i32 {
         self.0 >> 16
     }
 }
@@ -130,9 +128,9 @@ fn entry_of(symbol: u8, len: u32, rest: usize) -> Entry {
     let (run, size) = (i32::from(symbol >> 4), u32::from(symbol & 0xF));
     let bits_after = LOOKED_UP - len;
     if size == 0 || size > bits_after {
-        return Entry(i32::from(symbol) << 16 | len as i32);
+        return Entry(0);
     }
     let bits = (rest >> (bits_after - size)) as i32;
     let number = super::bits::extended(bits, size);
-    Entry(number << 16 | run << 8 | Entry::IS_WHOLE | (len + size) as i32)
+    Entry(number << 16 | run << 8 | (len + size) as i32)
 }

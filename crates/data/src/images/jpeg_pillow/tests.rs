@@ -124,17 +124,21 @@ fn files_that_libjpeg_refuses_are_left() {
         large[frame + at] = 0x22;
     }
     assert!(is_left(&large), "12 blocks in an MCU");
-    // Of RGB, whose file says nothing of the colours but the names of its components.
-    let rgb_file = read("rgb.jpg");
+}
+
+#[test]
+fn short_jfif_says_nothing_of_colours() {
+    // Of RGB: without JFIF and Adobe's segment, the names of the components say so.
+    let jpeg = std::fs::read(golden("rgb.jpg")).unwrap();
     let jfif = |len: u8| {
         let payload = &b"JFIF\0\x01\x01\0\0\x01\0\x01\0\0"[..usize::from(len)];
-        let without_adobe = match rgb_file.windows(2).position(|pair| pair == [0xFF, 0xEE]) {
-            Some(at) => [&rgb_file[2..at], &rgb_file[at + 16..]].concat(),
-            None => rgb_file[2..].to_vec(),
+        let without_adobe = match jpeg.windows(2).position(|pair| pair == [0xFF, 0xEE]) {
+            Some(at) => [&jpeg[2..at], &jpeg[at + 16..]].concat(),
+            None => jpeg[2..].to_vec(),
         };
         let file = [&[0xFF, 0xD8, 0xFF, 0xE0, 0, len + 2], payload, &without_adobe].concat();
         rgb(decode(&file, Reduction::None).unwrap())
     };
-    let plain = rgb(decode(&rgb_file, Reduction::None).unwrap());
+    let plain = rgb(decode(&jpeg, Reduction::None).unwrap());
     assert!(jfif(12) == plain && jfif(14) != plain, "JFIF has 14 bytes");
 }

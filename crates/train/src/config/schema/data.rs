@@ -88,8 +88,8 @@ pub struct DataSection {
     /// Whether large JPEGs are decoded at a half, a quarter or an eighth of their size, as by Pillow's `Image.draft`,
     /// where they remain at least twice as large as the resized image. This saves most of their time, and changes
     /// pixels a little: on photos of 1600 x 1200 pixels for an input of 224 x 224 by 0.2 of 255 levels on average.
-    /// transformers decodes the whole image. The model and its evaluations use the same setting; features that are
-    /// cached are computed anew.
+    /// transformers decodes the whole image. The model, its teacher and its evaluations use the same setting;
+    /// features that are cached are computed anew.
     ///
     /// Default: `false`.
     #[serde(default)]
