@@ -41,6 +41,12 @@ impl DatasetBuilder {
         Self { selection, ..self }
     }
 
+    /// Reserves memory for rows that a source knows the number of: `images` and `texts`, with or without features.
+    pub(crate) fn reserve(&mut self, images: usize, texts: usize, have_features: bool) {
+        self.images.reserve(images);
+        self.captions.reserve(texts, have_features);
+    }
+
     /// Whether row number `row` (1-based, without header) with the image `key`, as the source writes it, is wanted.
     /// Sources ask before they look at the rest of a row: a row that is not wanted is neither pushed nor counted.
     pub(crate) fn selects(&mut self, row: u64, key: &str) -> bool {

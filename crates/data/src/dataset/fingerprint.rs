@@ -12,6 +12,9 @@ use crate::images::location::ImageRef;
 /// Number of files whose metadata one thread reads sooner than more threads start.
 const STATS_PER_THREAD: usize = 256;
 
+/// Bytes that are hashed at once: 128 chunks of blake3, several for each lane of a vector.
+const BUFFER_BYTES: usize = 1 << 17;
+
 /// Files whose lengths are in memory at once.
 const AT_ONCE: usize = 1 << 20;
 
@@ -43,7 +46,7 @@ impl Dataset {
     /// # Errors
     /// [`DataError::Read`] if the system cannot tell the length of a file.
     pub(crate) fn fingerprint_with(&self, mut look: impl FnMut(usize, u64)) -> Result<[u8; 32], DataError> {
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = BufferedHasher::default();
         let mut field = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
@@ -84,7 +87,28 @@ impl Dataset {
                 part.templates.iter().for_each(|template| field(template.as_bytes()));
             }
         }
-        Ok(*hasher.finalize().as_bytes())
+        Ok(hasher.finalize())
+    }
+}
+
+/// blake3 of many short fields: each call of its own costs more than the hash, and only long inputs fill vectors.
+#[derive(Default)]
+struct BufferedHasher {
+    hasher: blake3::Hasher,
+    buffer: Vec<u8>,
+}
+
+impl BufferedHasher {
+    fn update(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.hasher.update(&self.buffer);
+            self.buffer.clear();
+        }
+    }
+
+    fn finalize(mut self) -> [u8; 32] {
+        *self.hasher.update(&self.buffer).finalize().as_bytes()
     }
 }
 

@@ -152,6 +152,12 @@ impl ImageTable {
         Some(Place::Entry { shard: number(&self.containers[shard as usize]), offset, len }.packed())
     }
 
+    /// Reserves memory for `more` images, but not for their names.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.names.ends.reserve(more);
+        self.places.reserve(more);
+    }
+
     /// Releases memory that was reserved for more images.
     pub(crate) fn shrink(&mut self) {
         self.names.shrink();
@@ -179,34 +185,62 @@ pub(crate) fn number_of(tables: &mut Vec<Arc<FeatureTable>>, table: &Arc<Feature
     at as u32
 }
 
-/// Finds images of a table by their locations, in 12 to 24 bytes an image.
+/// Finds images of a table by their locations, in 12 to 24 bytes an image, 4 for rows of features.
 #[derive(Debug, Default)]
 pub(crate) struct ImageIndex {
     /// By the hash of its location; images that share a hash follow at the next free numbers.
     by_hash: HashMap<u64, u32>,
     hasher: RandomState,
+    /// The image of each row of a table of features, [`NO_IMAGE`] without one.
+    by_row: Vec<(Arc<FeatureTable>, Vec<u32>)>,
 }
+
+/// Where an image is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// A key of `by_hash`.
+    Hash(u64),
+    /// A row of `by_row[0]`.
+    Row(usize, u64),
+}
+
+/// No number of an image: a data set has fewer.
+const NO_IMAGE: u32 = u32::MAX;
 
 impl ImageIndex {
     /// The image at `location`, if the table has it; else the slot for [`ImageIndex::insert`].
-    pub(crate) fn find(&self, table: &ImageTable, location: &ImageRef) -> Result<usize, u64> {
-        let mut slot = self.hash(location);
+    pub(crate) fn find(&mut self, table: &ImageTable, location: &ImageRef) -> Result<usize, Slot> {
+        if let ImageRef::FeatureRow { table: features, row } = location {
+            return self.find_row(features, *row);
+        }
+        let mut slot = self.hasher.hash_one(location);
         while let Some(&image) = self.by_hash.get(&slot) {
             if table.get(image as usize) == *location {
                 return Ok(image as usize);
             }
             slot = slot.wrapping_add(1);
         }
-        Err(slot)
+        Err(Slot::Hash(slot))
+    }
+
+    fn find_row(&mut self, features: &Arc<FeatureTable>, row: u64) -> Result<usize, Slot> {
+        let known = self.by_row.iter().position(|(table, _)| table == features);
+        let at = known.unwrap_or_else(|| {
+            self.by_row.push((Arc::clone(features), vec![NO_IMAGE; features.num_rows() as usize]));
+            self.by_row.len() - 1
+        });
+        match self.by_row[at].1.get(row as usize) {
+            Some(&image) if image != NO_IMAGE => Ok(image as usize),
+            _ => Err(Slot::Row(at, row)),
+        }
     }
 
     /// Remembers image number `image` in a slot that [`ImageIndex::find`] returned.
-    pub(crate) fn insert(&mut self, slot: u64, image: usize) {
-        self.by_hash.insert(slot, image as u32);
-    }
-
-    fn hash(&self, location: &ImageRef) -> u64 {
-        self.hasher.hash_one(location)
+    pub(crate) fn insert(&mut self, slot: Slot, image: usize) {
+        match slot {
+            Slot::Hash(hash) => _ = self.by_hash.insert(hash, image as u32),
+            Slot::Row(at, row) => self.by_row[at].1[row as usize] = image as u32,
+        }
     }
 }
 

@@ -6,11 +6,13 @@
 //! - `parquet_vectors`: a column of lists of numbers
 //! - `integers`: whole numbers beside features: which image a text belongs to, and classes
 //! - `number`: the types of the numbers
+//! - `row_ids`: a number for each row, which equal rows share
 
 pub(crate) mod integers;
 mod npy_header;
 pub(crate) mod number;
 mod parquet_vectors;
+mod row_ids;
 mod safetensors_header;
 pub(crate) mod table;
 mod tensor_file;

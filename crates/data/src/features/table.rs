@@ -10,9 +10,10 @@ use crate::dataset::parallel_io::try_map_numbers;
 use crate::error::{DataError, ImageError};
 use crate::features::number::Number;
 use crate::features::parquet_vectors;
+use crate::features::row_ids::row_ids;
 use crate::features::tensor_file::{Tensor, Wanted};
 use crate::files;
-use crate::loader::feature_lookup::{ContentId, content_id};
+use crate::loader::feature_lookup::ContentId;
 use crate::parquet::footer::MAGIC as PARQUET;
 
 /// Bytes of `f32` that one thread reads and hashes at a time.
@@ -292,7 +293,7 @@ impl FeatureTable {
                 let each = || (first..).zip(values.chunks_exact(self.width));
                 let faults = each().filter_map(|(row, values)| Some((row, fault_of(values)?)));
                 let faults: Vec<_> = faults.collect();
-                let ids: Vec<ContentId> = each().map(|(_, values)| id_of(values)).collect();
+                let ids = row_ids(&row_bytes(&values), self.width * size_of::<f32>());
                 Ok::<_, DataError>((ids, faults))
             })?;
             for (ids, faults) in scanned {
@@ -318,10 +319,6 @@ pub(crate) fn row_bytes(values: &[f32]) -> Cow<'_, [u8]> {
     } else {
         Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
-}
-
-fn id_of(values: &[f32]) -> ContentId {
-    content_id(blake3::hash(&row_bytes(values)).as_bytes())
 }
 
 fn fault_of(values: &[f32]) -> Option<RowFault> {

@@ -154,7 +154,9 @@ impl Moments {
         if !is_remote(device) {
             let images = || WeightedRows::new(&block.images, image_shift, &factors[0], &ends[0]);
             let texts = || WeightedRows::new(&block.texts, text_shift, &factors[1], &ends[1]);
-            let text_sums = || WeightedRows::new(&block.texts, text_shift, &rows.of_images, &rows.ends);
+            let is_one_each = rows.of_images == factors[1] && rows.ends == ends[1];
+            let text_sums =
+                || (!is_one_each).then(|| WeightedRows::new(&block.texts, text_shift, &rows.of_images, &rows.ends));
             let (images, (texts, text_sums)) = rayon::join(images, || rayon::join(texts, text_sums));
             add(of_images, &weighted_sum(&block.images, image_shift, &rows.weights), 1.0);
             add(of_texts, &weighted_sum(&block.texts, text_shift, &rows.texts), 1.0);
@@ -164,7 +166,8 @@ impl Moments {
                     || texts.add_squares(&mut text_squares.values),
                 )
             };
-            rayon::join(squares, || images.add_products(&text_sums, &mut products.values));
+            let text_sums = text_sums.as_ref().unwrap_or(&texts);
+            rayon::join(squares, || images.add_products(text_sums, &mut products.values));
             return Ok(());
         }
         let (image_block, text_block) = ((&block.images[..], &image_shift[..]), (&block.texts[..], &text_shift[..]));

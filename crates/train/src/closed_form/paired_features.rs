@@ -1,7 +1,10 @@
 //! The features of all pairs of a data set, block by block: read from the cache, or computed and cached.
 
 use std::borrow::Cow;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use burn::tensor::Tensor;
 use dualenc_data::{CaptionMode, Dataset, TokenBatch, Tokenizer};
@@ -21,7 +24,7 @@ pub(crate) const BLOCK_IMAGES: usize = 1024;
 pub(crate) const BLOCK_TEXTS: usize = 4096;
 
 /// What the head of a side does to features before its linear map: `[rows, width]` to the same shape.
-pub(crate) type HeadInput<'a> = &'a dyn Fn(Tensor<2>) -> Tensor<2>;
+pub(crate) type HeadInput<'a> = &'a (dyn Fn(Tensor<2>) -> Tensor<2> + Sync);
 
 /// Where the features of pairs come from.
 pub(crate) struct PairedFeatures<'a> {
@@ -54,7 +57,8 @@ struct Text<'a> {
 }
 
 impl PairedFeatures<'_> {
-    /// Passes the features of `usable` images and of their captions to `on_block`, in order.
+    /// Passes the features of `usable` images and of their captions to `on_block`, in order. A thread prepares the next
+    /// block meanwhile.
     ///
     /// # Errors
     /// Those of the features; [`TrainError::Stopped`] when the stop flag is set; those of `on_block`.
@@ -63,6 +67,19 @@ impl PairedFeatures<'_> {
         usable: &[usize],
         mut on_block: impl FnMut(NamedBlock) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
+        thread::scope(|scope| {
+            let (sender, blocks) = sync_channel(1);
+            // Without a receiver, `on_block` has failed: its error counts.
+            let reader = scope.spawn(move || self.blocks(usable, |block| sender.send(block).is_ok()));
+            for block in blocks {
+                on_block(block)?;
+            }
+            reader.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    /// Passes blocks to `send` until it returns false.
+    fn blocks(&self, usable: &[usize], send: impl Fn(NamedBlock) -> bool) -> Result<(), TrainError> {
         let (mut images, mut texts) = (Vec::new(), Vec::new());
         for (place, &image) in usable.iter().enumerate() {
             texts.extend(self.texts_of(image).map(|text| Text { row: images.len(), ..text }));
@@ -73,7 +90,9 @@ impl PairedFeatures<'_> {
             if let Some(signal) = self.stop.signal() {
                 return Err(TrainError::Stopped { signal });
             }
-            on_block(self.block(usable, std::mem::take(&mut images), &std::mem::take(&mut texts))?)?;
+            if !send(self.block(usable, std::mem::take(&mut images), &std::mem::take(&mut texts))?) {
+                break;
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use dualenc_data::counted;
 use dualenc_model::{Head, LinearPart, parameters};
+use rayon::prelude::*;
 
 use crate::closed_form::canonical::{Method, Solution};
 use crate::closed_form::fit_report::{Candidate, FitReport, HeldOutReport};
@@ -291,21 +292,28 @@ impl Run {
     /// The number of distinct images and of distinct texts.
     fn distinct(&self, set: &ImageSet, usable: &[usize]) -> [usize; 2] {
         let dataset = &self.data.dataset;
-        let (mut contents, mut words) = (HashSet::new(), HashSet::new());
+        let (mut contents, mut words) = (Vec::new(), HashSet::new());
         let (mut images, mut texts) = (0, 0);
+        let are_texts_given = dataset.text_feature_width().is_some();
         for &image in usable {
-            images += usize::from(set.content(image).is_none_or(|content| contents.insert(content)));
+            match set.content(image) {
+                Some(content) => contents.push(content),
+                None => images += 1,
+            }
             for &caption in dataset.captions_of(image) {
                 let caption = caption as usize;
-                texts += match dataset.text_feature_width() {
+                texts += if are_texts_given {
                     // Features that are given may differ for equal words.
-                    Some(_) => dataset.texts(caption).count(),
+                    dataset.texts(caption).count()
+                } else {
                     // Not by `caption_id`: features tell "Dog" from "dog".
-                    None => dataset.texts(caption).filter(|text| words.insert(blake3::hash(text.as_bytes()))).count(),
+                    dataset.texts(caption).filter(|text| words.insert(blake3::hash(text.as_bytes()))).count()
                 };
             }
         }
-        [images, texts]
+        contents.par_sort_unstable();
+        contents.dedup();
+        [images + contents.len(), texts]
     }
 
     /// Puts fitted heads into the model.

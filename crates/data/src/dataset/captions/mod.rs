@@ -78,6 +78,13 @@ impl CaptionTable {
         self.images.push(caption.image as u32);
     }
 
+    /// Reserves memory for `more` captions, but not for their texts.
+    pub(crate) fn reserve(&mut self, more: usize, have_features: bool) {
+        self.texts.ends.reserve(more);
+        self.images.reserve(more);
+        self.rows.reserve(if have_features { more } else { 0 });
+    }
+
     /// The images of the captions, in order.
     pub(crate) fn images(&self) -> &[u32] {
         &self.images

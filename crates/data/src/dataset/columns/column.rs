@@ -48,8 +48,15 @@ impl<T: Pod> Column<T> {
         self.owned.shrink_to_fit();
     }
 
+    /// Reserves memory for `more` numbers. A column in a file stays there.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.owned.reserve(more);
+    }
+
     fn to_mut(&mut self) -> &mut Vec<T> {
-        if let Some(file) = self.file.take() {
+        if self.file.is_some()
+            && let Some(file) = self.file.take()
+        {
             self.owned = numbers(&file).to_vec();
         }
         &mut self.owned

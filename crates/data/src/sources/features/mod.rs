@@ -171,6 +171,9 @@ impl FeaturesSource {
         let image_of = self.image_of(&images, &texts)?;
         let is_selection = selection.is_some();
         let mut builder = DatasetBuilder::new(images.root()).with_selection(selection);
+        if !is_selection {
+            builder.reserve(images.len(), texts.len(), texts.have_features());
+        }
         let mut used = vec![false; images.len()];
         for (text, &image) in image_of.iter().enumerate() {
             let location = images.location(image);

@@ -92,6 +92,10 @@ impl TextSide {
         self.table.as_ref().map_or(self.texts.len(), |table| table.num_rows() as usize)
     }
 
+    pub(crate) fn have_features(&self) -> bool {
+        self.table.is_some()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.list
     }
