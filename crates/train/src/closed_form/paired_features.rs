@@ -1,6 +1,7 @@
 //! The features of all pairs of a data set, block by block: read from the cache, or computed and cached.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -9,6 +10,7 @@ use std::thread;
 use burn::tensor::Tensor;
 use dualenc_data::{CaptionMode, Dataset, TokenBatch, Tokenizer};
 use dualenc_model::parameters;
+use rayon::prelude::*;
 
 use crate::closed_form::moments::Block;
 use crate::error::TrainError;
@@ -35,6 +37,9 @@ pub(crate) struct PairedFeatures<'a> {
     pub texts: &'a TextFeatures,
     pub tokenizer: &'a Tokenizer,
     pub inputs: [HeadInput<'a>; 2],
+    /// Whether a thread prepares the next block meanwhile: on the host only, since this thread catches the failures of
+    /// a device.
+    pub reads_ahead: bool,
     pub stop: &'a StopFlag,
 }
 
@@ -57,8 +62,7 @@ struct Text<'a> {
 }
 
 impl PairedFeatures<'_> {
-    /// Passes the features of `usable` images and of their captions to `on_block`, in order. A thread prepares the next
-    /// block meanwhile.
+    /// Passes the features of `usable` images and of their captions to `on_block`, in order.
     ///
     /// # Errors
     /// Those of the features; [`TrainError::Stopped`] when the stop flag is set; those of `on_block`.
@@ -67,10 +71,13 @@ impl PairedFeatures<'_> {
         usable: &[usize],
         mut on_block: impl FnMut(NamedBlock) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
+        if !self.reads_ahead {
+            return self.blocks(usable, |block| on_block(block).map(|()| true));
+        }
         thread::scope(|scope| {
             let (sender, blocks) = sync_channel(1);
             // Without a receiver, `on_block` has failed: its error counts.
-            let reader = scope.spawn(move || self.blocks(usable, |block| sender.send(block).is_ok()));
+            let reader = scope.spawn(move || self.blocks(usable, |block| Ok(sender.send(block).is_ok())));
             for block in blocks {
                 on_block(block)?;
             }
@@ -78,8 +85,38 @@ impl PairedFeatures<'_> {
         })
     }
 
-    /// Passes blocks to `send` until it returns false.
-    fn blocks(&self, usable: &[usize], send: impl Fn(NamedBlock) -> bool) -> Result<(), TrainError> {
+    /// The number of distinct images and of distinct texts.
+    pub fn distinct(&self, usable: &[usize]) -> [usize; 2] {
+        let (mut contents, mut words) = (Vec::new(), HashSet::new());
+        let (mut images, mut texts) = (0, 0);
+        let are_texts_given = self.dataset.text_feature_width().is_some();
+        for &image in usable {
+            match self.set.content(image) {
+                Some(content) => contents.push(content),
+                None => images += 1,
+            }
+            for &caption in self.dataset.captions_of(image) {
+                let each = self.dataset.texts(caption as usize);
+                texts += if are_texts_given {
+                    // Features that are given may differ for equal words.
+                    each.count()
+                } else {
+                    // Not by `caption_id`: features tell "Dog" from "dog".
+                    each.filter(|text| words.insert(blake3::hash(text.as_bytes()))).count()
+                };
+            }
+        }
+        contents.par_sort_unstable();
+        contents.dedup();
+        [images + contents.len(), texts]
+    }
+
+    /// Passes blocks to `send` until it returns false or an error.
+    fn blocks(
+        &self,
+        usable: &[usize],
+        mut send: impl FnMut(NamedBlock) -> Result<bool, TrainError>,
+    ) -> Result<(), TrainError> {
         let (mut images, mut texts) = (Vec::new(), Vec::new());
         for (place, &image) in usable.iter().enumerate() {
             texts.extend(self.texts_of(image).map(|text| Text { row: images.len(), ..text }));
@@ -90,7 +127,7 @@ impl PairedFeatures<'_> {
             if let Some(signal) = self.stop.signal() {
                 return Err(TrainError::Stopped { signal });
             }
-            if !send(self.block(usable, std::mem::take(&mut images), &std::mem::take(&mut texts))?) {
+            if !send(self.block(usable, std::mem::take(&mut images), &std::mem::take(&mut texts))?)? {
                 break;
             }
         }

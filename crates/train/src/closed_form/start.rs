@@ -1,13 +1,12 @@
 //! Fits the heads of a run before its first step.
 
-use std::collections::HashSet;
 use std::time::Instant;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use dualenc_data::counted;
+use dualenc_kernels::is_remote;
 use dualenc_model::{Head, LinearPart, parameters};
-use rayon::prelude::*;
 
 use crate::closed_form::canonical::{Method, Solution};
 use crate::closed_form::fit_report::{Candidate, FitReport, HeldOutReport};
@@ -221,7 +220,7 @@ impl Run {
         [image, text]: &[LinearPart<'_>; 2],
         observer: &mut dyn Observer,
     ) -> Result<Gathered, TrainError> {
-        let dataset = &self.data.dataset;
+        let (dataset, device) = (&self.data.dataset, self.learner.model.device());
         let usable = towers.set.usable();
         let describe = |&image: &usize| SplitImage {
             content: towers.set.content(image),
@@ -239,10 +238,10 @@ impl Run {
             inputs: [&|features| image.input(features).without_autodiff(), &|features| {
                 text.input(features).without_autodiff()
             }],
+            reads_ahead: !is_remote(&device),
             stop: &self.stop,
         };
-        let device = self.learner.model.device();
-        let distinct = self.distinct(&towers.set, &usable);
+        let distinct = features.distinct(&usable);
         check_distinct(distinct)?;
         let for_temperature = split.as_ref().and_then(|split| split.for_temperature.as_ref());
         let is_for_temperature = |place: usize| for_temperature.is_some_and(|held_out| held_out[place]);
@@ -287,33 +286,6 @@ impl Run {
         let [held_out, others] = pairs;
         let for_temperature = of_temperature.map(|moments| (moments, others));
         Ok(Gathered { moments, spans, held_out, for_temperature, images: usable.len(), captions_apart })
-    }
-
-    /// The number of distinct images and of distinct texts.
-    fn distinct(&self, set: &ImageSet, usable: &[usize]) -> [usize; 2] {
-        let dataset = &self.data.dataset;
-        let (mut contents, mut words) = (Vec::new(), HashSet::new());
-        let (mut images, mut texts) = (0, 0);
-        let are_texts_given = dataset.text_feature_width().is_some();
-        for &image in usable {
-            match set.content(image) {
-                Some(content) => contents.push(content),
-                None => images += 1,
-            }
-            for &caption in dataset.captions_of(image) {
-                let caption = caption as usize;
-                texts += if are_texts_given {
-                    // Features that are given may differ for equal words.
-                    dataset.texts(caption).count()
-                } else {
-                    // Not by `caption_id`: features tell "Dog" from "dog".
-                    dataset.texts(caption).filter(|text| words.insert(blake3::hash(text.as_bytes()))).count()
-                };
-            }
-        }
-        contents.par_sort_unstable();
-        contents.dedup();
-        [images + contents.len(), texts]
     }
 
     /// Puts fitted heads into the model.
