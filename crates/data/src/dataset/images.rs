@@ -185,7 +185,8 @@ pub(crate) fn number_of(tables: &mut Vec<Arc<FeatureTable>>, table: &Arc<Feature
     at as u32
 }
 
-/// Finds images of a table by their locations, in 12 to 24 bytes an image, 4 for rows of features.
+/// Finds images of a table by their locations, in 12 to 24 bytes an image, and 4 bytes for each row of a table of
+/// features, used or not.
 #[derive(Debug, Default)]
 pub(crate) struct ImageIndex {
     /// By the hash of its location; images that share a hash follow at the next free numbers.
@@ -200,11 +201,11 @@ pub(crate) struct ImageIndex {
 pub(crate) enum Slot {
     /// A key of `by_hash`.
     Hash(u64),
-    /// A row of `by_row[0]`.
-    Row(usize, u64),
+    /// A row of the table `by_row[table]`.
+    Row { table: usize, row: u64 },
 }
 
-/// No number of an image: a data set has fewer.
+/// Stands for no image: numbers of images are smaller.
 const NO_IMAGE: u32 = u32::MAX;
 
 impl ImageIndex {
@@ -231,7 +232,7 @@ impl ImageIndex {
         });
         match self.by_row[at].1.get(row as usize) {
             Some(&image) if image != NO_IMAGE => Ok(image as usize),
-            _ => Err(Slot::Row(at, row)),
+            _ => Err(Slot::Row { table: at, row }),
         }
     }
 
@@ -239,7 +240,12 @@ impl ImageIndex {
     pub(crate) fn insert(&mut self, slot: Slot, image: usize) {
         match slot {
             Slot::Hash(hash) => _ = self.by_hash.insert(hash, image as u32),
-            Slot::Row(at, row) => self.by_row[at].1[row as usize] = image as u32,
+            Slot::Row { table, row } => {
+                let (images, row) = (&mut self.by_row[table].1, row as usize);
+                // Equal tables may have been opened before and after their file grew.
+                images.resize(images.len().max(row + 1), NO_IMAGE);
+                images[row] = image as u32;
+            }
         }
     }
 }
@@ -247,6 +253,7 @@ impl ImageIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::table::FeatureColumn;
 
     #[test]
     fn locations_come_back() {
@@ -278,5 +285,36 @@ mod tests {
         assert_eq!(table.len(), locations.len());
         assert_eq!(index.find(&table, &ImageRef::File("/data//sub/./b.png".into())), Ok(1), "paths, not texts");
         assert!(index.find(&table, &ImageRef::File("/data/b.png".into())).is_err());
+    }
+
+    /// A table of `rows` rows of one value.
+    fn features(path: &Path, rows: usize) -> Arc<FeatureTable> {
+        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, 1), }}");
+        let header = format!("{header:<117}\n");
+        let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        (0..rows).for_each(|row| bytes.extend_from_slice(&(row as f32 + 1.0).to_le_bytes()));
+        std::fs::write(path, bytes).unwrap();
+        Arc::new(FeatureTable::open(&[path.to_owned()], FeatureColumn { name: None, parquet: "" }).unwrap())
+    }
+
+    #[test]
+    fn rows_of_features_are_found_by_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, other] = ["one.npy", "other.npy"].map(|name| features(&dir.path().join(name), 3));
+        let row = |table: &Arc<FeatureTable>, row| ImageRef::FeatureRow { table: Arc::clone(table), row };
+        let (mut table, mut index) = (ImageTable::default(), ImageIndex::default());
+        let mut add = |location: &ImageRef| {
+            let slot = index.find(&table, location).err()?;
+            index.insert(slot, table.len());
+            table.push(location, Path::new(""));
+            Some(table.len() - 1)
+        };
+        assert_eq!([row(&one, 2), row(&other, 2), row(&one, 0)].each_ref().map(&mut add), [0, 1, 2].map(Some));
+        assert_eq!([row(&one, 2), row(&other, 2), row(&one, 0)].each_ref().map(&mut add), [None; 3]);
+        // The same file, which has grown.
+        let grown = features(&dir.path().join("one.npy"), 9);
+        assert_eq!([row(&grown, 2), row(&grown, 8)].each_ref().map(&mut add), [None, Some(3)]);
+        assert_eq!([3, 0].map(|image| table.get(image)), [row(&one, 8), row(&one, 2)]);
     }
 }

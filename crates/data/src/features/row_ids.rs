@@ -13,6 +13,9 @@ const BLOCK: usize = 64;
 const CHUNK: usize = 1024;
 const HASH: usize = 32;
 
+/// Bytes of which the chunks fill a vector by themselves.
+const FILLS_VECTORS: usize = CHUNK * MAX_SIMD_DEGREE;
+
 /// Flags of blocks (BLAKE3, table 3).
 const CHUNK_START: u8 = 1;
 const CHUNK_END: u8 = 1 << 1;
@@ -23,10 +26,10 @@ const ROOT: u8 = 1 << 3;
 const IV: [u32; 8] =
     [0x6A09_E667, 0xBB67_AE85, 0x3C6E_F372, 0xA54F_F53A, 0x510E_527F, 0x9B05_688C, 0x1F83_D9AB, 0x5BE0_CD19];
 
-/// A hash for each of some rows.
+/// One hash per row; only the first rows count.
 type Hashes = [[u8; HASH]; MAX_SIMD_DEGREE];
 
-/// Hashes chunks of equal length, at the same place of each row, with flags for their last block.
+/// Hashes chunks of equal length, one of each row, from the number of the chunk in its row, and [`ROOT`] or 0.
 type OfChunks = fn(Platform, &[&[u8]], u64, u8) -> Hashes;
 
 /// By the number of blocks, less one.
@@ -52,17 +55,25 @@ const OF_CHUNKS: [OfChunks; CHUNK / BLOCK] = [
 /// The [`ContentId`] of the blake3 hash of each row of `len` bytes.
 pub(crate) fn row_ids(rows: &[u8], len: usize) -> Vec<ContentId> {
     if len == 0 || !len.is_multiple_of(BLOCK) {
-        return rows.chunks_exact(len.max(1)).map(|row| content_id(blake3::hash(row).as_bytes())).collect();
+        return rows.chunks_exact(len.max(1)).map(id_of).collect();
     }
     let platform = Platform::detect();
     let mut ids = Vec::with_capacity(rows.len() / len);
     for rows in rows.chunks(len * MAX_SIMD_DEGREE) {
+        if rows.len() < len * platform.simd_degree() && len >= FILLS_VECTORS {
+            ids.extend(rows.chunks_exact(len).map(id_of));
+            continue;
+        }
         let mut each: [&[u8]; MAX_SIMD_DEGREE] = [&[]; MAX_SIMD_DEGREE];
         each.iter_mut().zip(rows.chunks_exact(len)).for_each(|(each, row)| *each = row);
         let count = rows.len() / len;
         ids.extend(of_tree(platform, &each[..count], 0, ROOT)[..count].iter().map(content_id));
     }
     ids
+}
+
+fn id_of(row: &[u8]) -> ContentId {
+    content_id(blake3::hash(row).as_bytes())
 }
 
 /// Hashes parts of equal length, which start at chunk `first` of each row (BLAKE3, section 2.1, the tree). `root`:
@@ -107,15 +118,16 @@ fn of_chunks<const LEN: usize>(platform: Platform, chunks: &[&[u8]], number: u64
 mod tests {
     use super::*;
 
-    /// Lengths in blocks: every last chunk, and trees of up to 5 chunks and of 9; counts of rows that fill no vector.
+    /// Lengths in blocks: every last chunk, and trees of up to 5 chunks, of 9 and of 17; counts that fill no vector.
     #[test]
     fn ids_are_those_of_single_rows() {
-        let values: Vec<u8> = (0..37 * 9 * CHUNK).map(|at| (at * at / 7 + at / 251) as u8).collect();
-        let lengths = (1..=5 * CHUNK / BLOCK).map(|blocks| blocks * BLOCK).chain([9 * CHUNK, 4, 60, 68, 1028, 2044]);
+        let values: Vec<u8> = (0..37 * 17 * CHUNK).map(|at| (at * at / 7 + at / 251) as u8).collect();
+        let lengths =
+            (1..=5 * CHUNK / BLOCK).map(|blocks| blocks * BLOCK).chain([9 * CHUNK, 17 * CHUNK, 4, 60, 68, 1028, 2044]);
         for len in lengths {
             for count in [0, 1, 3, 16, 37] {
                 let rows = &values[..count * len];
-                let expected: Vec<_> = rows.chunks(len).map(|row| content_id(blake3::hash(row).as_bytes())).collect();
+                let expected: Vec<_> = rows.chunks(len).map(id_of).collect();
                 assert_eq!(row_ids(rows, len), expected, "{count} rows of {len} bytes");
             }
         }

@@ -312,7 +312,7 @@ fn is_parquet(path: &Path) -> Result<bool, DataError> {
     Ok(first == PARQUET)
 }
 
-/// The bytes of a row that its hash is of.
+/// The bytes of a row, or of several, that hashes are of.
 pub(crate) fn row_bytes(values: &[f32]) -> Cow<'_, [u8]> {
     if cfg!(target_endian = "little") {
         Cow::Borrowed(bytemuck::cast_slice(values))

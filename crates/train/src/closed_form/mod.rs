@@ -4,6 +4,7 @@
 //!
 //! - `start`: the entry: fits the heads of a run before its first step.
 //! - `paired_features`: the features of all pairs, block by block.
+//! - `read_ahead`: reads on a thread of its own while the caller works.
 //! - `moments`: means and covariances of the pairs, in one pass.
 //! - `span`: fewer values for the features of few pairs.
 //! - `canonical`: from covariances to linear maps.
@@ -22,6 +23,7 @@ pub(crate) mod head_map;
 pub(crate) mod held_out;
 pub(crate) mod moments;
 pub(crate) mod paired_features;
+mod read_ahead;
 pub(crate) mod span;
 pub(crate) mod split;
 pub(crate) mod start;

@@ -154,9 +154,10 @@ impl Moments {
         if !is_remote(device) {
             let images = || WeightedRows::new(&block.images, image_shift, &factors[0], &ends[0]);
             let texts = || WeightedRows::new(&block.texts, text_shift, &factors[1], &ends[1]);
-            let is_one_each = rows.of_images == factors[1] && rows.ends == ends[1];
+            // With one text an image, mostly the same rows: they are packed once.
+            let are_same = rows.of_images == factors[1] && rows.ends == ends[1];
             let text_sums =
-                || (!is_one_each).then(|| WeightedRows::new(&block.texts, text_shift, &rows.of_images, &rows.ends));
+                || (!are_same).then(|| WeightedRows::new(&block.texts, text_shift, &rows.of_images, &rows.ends));
             let (images, (texts, text_sums)) = rayon::join(images, || rayon::join(texts, text_sums));
             add(of_images, &weighted_sum(&block.images, image_shift, &rows.weights), 1.0);
             add(of_texts, &weighted_sum(&block.texts, text_shift, &rows.texts), 1.0);

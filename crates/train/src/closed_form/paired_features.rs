@@ -2,10 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
-use std::thread;
 
 use burn::tensor::Tensor;
 use dualenc_data::{CaptionMode, Dataset, TokenBatch, Tokenizer};
@@ -13,6 +10,7 @@ use dualenc_model::parameters;
 use rayon::prelude::*;
 
 use crate::closed_form::moments::Block;
+use crate::closed_form::read_ahead::read_ahead;
 use crate::error::TrainError;
 use crate::features::image_index::ImageSet;
 use crate::features::images::ImageFeatures;
@@ -37,8 +35,8 @@ pub(crate) struct PairedFeatures<'a> {
     pub texts: &'a TextFeatures,
     pub tokenizer: &'a Tokenizer,
     pub inputs: [HeadInput<'a>; 2],
-    /// Whether a thread prepares the next block meanwhile: on the host only, since this thread catches the failures of
-    /// a device.
+    /// Whether a thread prepares the next block meanwhile. Only on the host, since failures of a device are caught on
+    /// the thread that calls [`PairedFeatures::for_each`], and only where that is no worker of rayon: it must not wait.
     pub reads_ahead: bool,
     pub stop: &'a StopFlag,
 }
@@ -71,18 +69,10 @@ impl PairedFeatures<'_> {
         usable: &[usize],
         mut on_block: impl FnMut(NamedBlock) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
-        if !self.reads_ahead {
-            return self.blocks(usable, |block| on_block(block).map(|()| true));
+        if self.reads_ahead {
+            return read_ahead(|send| self.blocks(usable, |block| Ok(send(block))), on_block);
         }
-        thread::scope(|scope| {
-            let (sender, blocks) = sync_channel(1);
-            // Without a receiver, `on_block` has failed: its error counts.
-            let reader = scope.spawn(move || self.blocks(usable, |block| Ok(sender.send(block).is_ok())));
-            for block in blocks {
-                on_block(block)?;
-            }
-            reader.join().unwrap_or_else(|panic| resume_unwind(panic))
-        })
+        self.blocks(usable, |block| on_block(block).map(|()| true))
     }
 
     /// The number of distinct images and of distinct texts.

@@ -238,7 +238,7 @@ impl Run {
             inputs: [&|features| image.input(features).without_autodiff(), &|features| {
                 text.input(features).without_autodiff()
             }],
-            reads_ahead: !is_remote(&device),
+            reads_ahead: !is_remote(&device) && rayon::current_thread_index().is_none(),
             stop: &self.stop,
         };
         let distinct = features.distinct(&usable);

@@ -48,16 +48,15 @@ impl<T: Pod> Column<T> {
         self.owned.shrink_to_fit();
     }
 
-    /// Reserves memory for `more` numbers. A column in a file stays there.
+    /// Reserves memory for `more` numbers, of no use for a column in a file.
     pub(crate) fn reserve(&mut self, more: usize) {
         self.owned.reserve(more);
     }
 
     fn to_mut(&mut self) -> &mut Vec<T> {
-        if self.file.is_some()
-            && let Some(file) = self.file.take()
-        {
-            self.owned = numbers(&file).to_vec();
+        if let Some(file) = &self.file {
+            self.owned = numbers(file).to_vec();
+            self.file = None;
         }
         &mut self.owned
     }

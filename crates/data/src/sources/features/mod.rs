@@ -172,7 +172,8 @@ impl FeaturesSource {
         let is_selection = selection.is_some();
         let mut builder = DatasetBuilder::new(images.root()).with_selection(selection);
         if !is_selection {
-            builder.reserve(images.len(), texts.len(), texts.have_features());
+            // No more images than texts are used.
+            builder.reserve(images.len().min(texts.len()), texts.len(), texts.have_features());
         }
         let mut used = vec![false; images.len()];
         for (text, &image) in image_of.iter().enumerate() {
