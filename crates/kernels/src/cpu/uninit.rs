@@ -43,7 +43,7 @@ where
 }
 
 /// Values that may start at a cache line.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Buffer {
     values: Vec<f32>,
     /// Index of the first value: what is before only fills up a cache line.
@@ -67,7 +67,6 @@ impl Buffer {
 }
 
 /// As [`par_groups`]. Buffers that are `aligned` start at a cache line, so that no vector of them crosses one.
-#[expect(unsafe_code, reason = "sets the length to what has been written")]
 pub(crate) fn par_buffers<const N: usize, F>(
     ends: &[usize],
     cols: [usize; N],
@@ -76,6 +75,21 @@ pub(crate) fn par_buffers<const N: usize, F>(
 ) -> [Buffer; N]
 where
     F: for<'a> Fn(usize, [&'a mut Uninit; N]) -> [&'a mut [f32]; N] + Sync,
+{
+    par_buffers_with(ends, cols, aligned, || (), |_, first, out| fill(first, out))
+}
+
+/// As [`par_buffers`], with what `init` makes for some tasks that follow each other on a thread.
+#[expect(unsafe_code, reason = "sets the length to what has been written")]
+pub(crate) fn par_buffers_with<const N: usize, T, F>(
+    ends: &[usize],
+    cols: [usize; N],
+    aligned: [bool; N],
+    init: impl Fn() -> T + Sync + Send,
+    fill: F,
+) -> [Buffer; N]
+where
+    F: for<'a> Fn(&mut T, usize, [&'a mut Uninit; N]) -> [&'a mut [f32]; N] + Sync,
 {
     assert!(ends.is_sorted(), "the ends of the groups do not ascend");
     let rows = ends.last().copied().unwrap_or(0);
@@ -103,10 +117,10 @@ where
         groups.push((start, group));
         start = end;
     }
-    groups.into_par_iter().for_each(|(first, unfilled)| {
+    groups.into_par_iter().for_each_init(init, |kept, (first, unfilled)| {
         let place = |start: usize, len: usize| (if len == 0 { 0 } else { start }, len);
         let places = unfilled.each_ref().map(|out| place(out.as_ptr().addr(), out.len()));
-        let filled = fill(first, unfilled).map(|values| place(values.as_ptr().addr(), values.len()));
+        let filled = fill(kept, first, unfilled).map(|values| place(values.as_ptr().addr(), values.len()));
         assert!(filled == places, "a task must return the memory that it was given");
     });
     for (buffer, count) in buffers.iter_mut().zip(counts) {
@@ -208,6 +222,19 @@ impl Scratch {
     pub fn uninit(&mut self, count: usize) -> &mut Uninit {
         self.0.clear();
         &mut self.0.spare_capacity_mut()[..count]
+    }
+
+    /// Allocates room for `capacity` values from the start of a cache line on.
+    pub fn aligned(capacity: usize) -> Self {
+        Self::new(capacity + LINE - 1)
+    }
+
+    /// As [`Scratch::uninit`], from the start of a cache line on; at most the capacity of [`Scratch::aligned`].
+    pub fn at_line(&mut self, count: usize) -> &mut Uninit {
+        self.0.clear();
+        let slots = self.0.spare_capacity_mut();
+        let start = slots.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE - 1);
+        &mut slots[start..][..count]
     }
 }
 

@@ -153,13 +153,14 @@ fn part_columns(x: Tensor<2>, width: usize) -> [Tensor<2>; 3] {
 pub(crate) mod fused {
     use burn::backend::flex::FlexTensor;
     use burn::tensor::Tensor;
+    use rayon::prelude::*;
 
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
     use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
     use crate::cpu::column_sums::column_sums;
     use crate::cpu::gemm::Matrix;
-    use crate::cpu::product::blocked::{Blocks, blocked_cols, pack_block};
-    use crate::cpu::product::few_rows::{are_few, few_rows, row_major};
+    use crate::cpu::product::blocked::{Blocks, blocked_cols, pack_block, pack_one};
+    use crate::cpu::product::by_columns::{ByColumns, Joined, are_few};
     use crate::cpu::product::output::Plus;
     use crate::cpu::product::panels::Panels;
     use crate::cpu::product::row_sums::row_sums;
@@ -230,8 +231,8 @@ pub(crate) mod fused {
             let bias = concat_biases(&values[1 + count..], with_bias, output);
             let plus = if with_bias.contains(&true) { Plus::Row(&bias) } else { Plus::Nothing };
             let stride = count * output;
-            let out = if are_few(rows, output) {
-                row_major(few_rows(Rows::Plain(x), &matrices, plus), rows, stride)
+            let out = if are_few(rows, &[output]) {
+                ByColumns::new(Rows::Plain(x), &matrices, Joined::Beside, plus).row_major()
             } else {
                 let panels = Panels::beside(&matrices);
                 par_rows(rows, stride, |first, out| {
@@ -255,11 +256,38 @@ pub(crate) mod fused {
         let stride = count * output;
         let (x, gradient) = (Matrix::new(x.get(), input), Matrix::new(gradient.get(), stride));
         let rows = gradient.num_rows();
-        let panels = needed[0].then(|| {
-            let transposed: Vec<Matrix<'_>> = matrices(weights, output).into_iter().map(Matrix::t).collect();
-            Panels::below(&transposed)
-        });
         let weights_needed = needed[1..=count].contains(&true);
+        let transposed: Vec<Matrix<'_>> = matrices(weights, output).into_iter().map(Matrix::t).collect();
+        let of_bias = |n: usize| needed[1 + count + n].then(|| column_sums(gradient.cols(n * output, output)));
+        let of_biases = || (0..count).into_par_iter().map(of_bias).collect();
+        // Inputs: `x`, then all weights, then all biases.
+        let each = |of_x: Option<Vec<f32>>, of_weights: Vec<Vec<f32>>, of_biases: Vec<Option<Vec<f32>>>| {
+            let mut of_x = of_x.map(|values| flex_tensor(values, [rows, input]));
+            let mut of_weights = of_weights.into_iter().map(|values| flex_tensor(values, [input, output]));
+            let mut of_biases = of_biases.into_iter().map(|values| Some(flex_tensor(values?, [output])));
+            std::array::from_fn(|position| match position {
+                0 => of_x.take(),
+                _ if position <= count => of_weights.next().filter(|_| needed[position]),
+                _ => of_biases.next().flatten(),
+            })
+        };
+        if are_few(rows, &[input, output]) {
+            let of_x = || ByColumns::new(Rows::Plain(gradient), &transposed, Joined::Below, Plus::Nothing).row_major();
+            let of_weights = || {
+                let (left, right) = rayon::join(|| pack_one(x), || pack_one(gradient));
+                let left = Blocks::new(left.get(), rows, input, [0, 1]).in_one();
+                let of_weight = |n| row_sums(left, Blocks::new(right.get(), rows, output, [n, count]).in_one());
+                (0..count).into_par_iter().map(of_weight).collect()
+            };
+            let of_parameters = || {
+                let of_weights = || if weights_needed { of_weights() } else { Vec::new() };
+                rayon::join(of_weights, of_biases)
+            };
+            // In one pass, so that no thread waits for another between them.
+            let (of_x, (of_weights, of_biases)) = rayon::join(|| needed[0].then(of_x), of_parameters);
+            return each(of_x, of_weights, of_biases);
+        }
+        let panels = needed[0].then(|| Panels::below(&transposed));
         // One pass over the rows: the gradient of `x`, and both factors of the weights' gradients, blocked.
         let [left_cols, right_cols] = [input, output].map(blocked_cols);
         let cols = [cols_if(needed[0], input), cols_if(weights_needed, left_cols)];
@@ -280,23 +308,13 @@ pub(crate) mod fused {
             }
             filled
         });
-        let mut of_weights: Vec<Vec<f32>> = (0..if weights_needed { count } else { 0 })
-            .map(|n| {
-                let left = Blocks::new(left.get(), rows, input, [0, 1]);
-                row_sums(left, Blocks::new(right.get(), rows, output, [n, count]))
-            })
-            .collect();
-        let mut of_x = Some(of_x.into_vec());
-        // Inputs: `x`, then all weights, then all biases.
-        std::array::from_fn(|position| match position {
-            _ if !needed[position] => None,
-            0 => of_x.take().map(|values| flex_tensor(values, [rows, input])),
-            _ if position <= count => Some(flex_tensor(std::mem::take(&mut of_weights[position - 1]), [input, output])),
-            _ => {
-                let first = (position - 1 - count) * output;
-                Some(flex_tensor(column_sums(gradient.cols(first, output)), [output]))
-            }
-        })
+        let of_weight = |n| {
+            let left = Blocks::new(left.get(), rows, input, [0, 1]);
+            row_sums(left, Blocks::new(right.get(), rows, output, [n, count]))
+        };
+        let of_weights = || (0..if weights_needed { count } else { 0 }).into_par_iter().map(of_weight).collect();
+        let (of_weights, of_biases) = rayon::join(of_weights, of_biases);
+        each(needed[0].then(|| of_x.into_vec()), of_weights, of_biases)
     }
 
     /// The number of columns of something that may not be needed.

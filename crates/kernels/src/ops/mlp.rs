@@ -33,15 +33,16 @@ mod fused {
     use super::LinearWeights;
     use crate::arguments::mlp_shape::MlpShape;
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
-    use crate::cpu::chunks::{CHUNK, CHUNK_ROWS, chunk_ends};
+    use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
     use crate::cpu::column_sums::column_sums;
     use crate::cpu::gemm::Matrix;
-    use crate::cpu::product::blocked::{Block, Blocks, blocked_cols, pack_block};
-    use crate::cpu::product::few_rows::{are_few, few_rows, row_major};
+    use crate::cpu::product::blocked::{Block, Blocks, blocked_cols, pack_block, pack_one};
+    use crate::cpu::product::by_columns::{ByColumns, Joined, are_few, each_panel};
     use crate::cpu::product::output::Plus;
     use crate::cpu::product::panels::Panels;
     use crate::cpu::product::row_sums::row_sums;
     use crate::cpu::product::rows::{Layout, Rows, product};
+    use crate::cpu::product::tile::PANEL;
     use crate::cpu::uninit::{Buffer, Scratch, Uninit, par_buffers, par_groups, par_rows};
     use crate::ops::activation::Activation;
     use crate::ops::linear::fused::{assert_bias_shapes, cols_if};
@@ -103,15 +104,18 @@ mod fused {
                 let before = Values::from(flex_tensor(before, [rows, width]));
                 Saved { shape: self, x: x.clone(), up: up.clone(), down: down.clone(), before }
             };
-            if are_few(rows, hidden) && are_few(rows, output) {
-                let before = few_rows(Rows::Plain(Matrix::new(x.get(), input)), &[up_weight], up_bias);
-                let [active] = par_groups(&chunk_ends(before.len(), CHUNK), [1], |first, [out]| {
-                    let before = &before[first..][..out.len()];
-                    [self.activation.map(out, before)]
-                });
-                let active = Rows::Blocked(Block::new(&active, rows, hidden));
-                let values = row_major(few_rows(active, &[down_weight], down_bias), rows, output);
-                return (flex_tensor(values, [rows, output]), tracked.then(|| saved(before)));
+            if are_few(rows, &[input, hidden, output]) {
+                let (x, up) = (Rows::Plain(Matrix::new(x.get(), input)), [up_weight]);
+                let up = ByColumns::new(x, &up, Joined::Beside, up_bias);
+                let [before, active] =
+                    each_panel([rows; 2], [false, true], hidden / PANEL, |scratch, panel, [before, active]| {
+                        let before = up.panel(panel, scratch, before);
+                        let active = self.activation.map(active, before);
+                        [before, active]
+                    });
+                let (active, down) = (Rows::Blocked(Block::new(active.get(), rows, hidden)), [down_weight]);
+                let values = ByColumns::new(active, &down, Joined::Beside, down_bias).row_major();
+                return (flex_tensor(values, [rows, output]), tracked.then(|| saved(before.into_vec())));
             }
             let layers = Layers {
                 x: Matrix::new(x.get(), input),
@@ -172,6 +176,34 @@ mod fused {
         let (x, gradient) = (Matrix::new(x.get(), input), Matrix::new(gradient.get(), output));
         let [_, up_needed, up_bias_needed, down_needed, _] = needed;
         let hidden_needed = needed[0] || up_needed || up_bias_needed;
+        if are_few(rows, &[input, hidden, output]) {
+            let before = before.get();
+            let (down, up) = ([Matrix::new(down.get(), output).t()], [Matrix::new(up.get(), hidden).t()]);
+            let of_inner = ByColumns::new(Rows::Plain(gradient), &down, Joined::Beside, Plus::Nothing);
+            let sizes = [cols_if(hidden_needed, rows), cols_if(down_needed, rows)];
+            let [inner, active] = each_panel(sizes, [true; 2], hidden / PANEL, |scratch, panel, [inner, active]| {
+                let before = &before[panel * rows * PANEL..][..rows * PANEL];
+                let mut filled: [&mut [f32]; 2] = Default::default();
+                if hidden_needed {
+                    filled[0] = of_inner.panel(panel, scratch, inner);
+                }
+                match (hidden_needed, down_needed) {
+                    (true, true) => filled[1] = activation.map_and_multiply_slope(active, filled[0], before),
+                    (true, false) => activation.multiply_slope(filled[0], before),
+                    (false, true) => filled[1] = activation.map(active, before),
+                    (false, false) => {}
+                }
+                filled
+            });
+            let pack = |needed: bool, x| if needed { pack_one(x) } else { Buffer::default() };
+            let (up_left, down_right) = rayon::join(|| pack(up_needed, x), || pack(down_needed, gradient));
+            let factors = Factors { up: [up_left, inner], down: [active, down_right], in_one: true };
+            let of_x = || {
+                let inner = Rows::Blocked(Block::new(factors.up[1].get(), rows, hidden));
+                ByColumns::new(inner, &up, Joined::Beside, Plus::Nothing).row_major()
+            };
+            return factors.gradients(shape, gradient, needed, of_x);
+        }
         let packed = |matrix: Matrix<'_>| Panels::below(&[matrix.t()]);
         let down = hidden_needed.then(|| packed(Matrix::new(down.get(), output)));
         let up = needed[0].then(|| packed(Matrix::new(up.get(), hidden)));
@@ -216,24 +248,54 @@ mod fused {
             }
             filled
         });
-        let up_gradient = || {
-            let values = row_sums(blocks_of(&up_left, rows, input), blocks_of(&up_right, rows, hidden));
-            flex_tensor(values, [input, hidden])
-        };
-        let down_gradient = || {
-            let values = row_sums(blocks_of(&down_left, rows, hidden), blocks_of(&down_right, rows, output));
-            flex_tensor(values, [hidden, output])
-        };
-        [
-            needed[0].then(|| flex_tensor(of_x.into_vec(), [rows, input])),
-            needed[1].then(up_gradient),
-            needed[2].then(|| flex_tensor(blocks_of(&up_right, rows, hidden).column_sums(), [hidden])),
-            needed[3].then(down_gradient),
-            needed[4].then(|| flex_tensor(column_sums(gradient), [output])),
-        ]
+        let factors = Factors { up: [up_left, up_right], down: [down_left, down_right], in_one: false };
+        factors.gradients(shape, gradient, needed, || of_x.into_vec())
     }
 
-    fn blocks_of(buffer: &Buffer, rows: usize, cols: usize) -> Blocks<'_> {
-        Blocks::new(buffer.get(), rows, cols, [0, 1])
+    /// The factors of the weights' gradients in blocks, empty if they are not needed.
+    struct Factors {
+        /// The input of the MLP and the gradient of the hidden values.
+        up: [Buffer; 2],
+        /// The activations and the gradient of the output.
+        down: [Buffer; 2],
+        /// Whether all rows are one block.
+        in_one: bool,
+    }
+
+    impl Factors {
+        /// The gradients of the input, which `of_x` computes, and of the parameters, in one pass, so that no thread
+        /// waits for another between them.
+        fn gradients(
+            &self,
+            shape: MlpShape,
+            gradient: Matrix<'_>,
+            needed: [bool; 5],
+            of_x: impl FnOnce() -> Vec<f32> + Send,
+        ) -> [Option<FlexTensor>; 5] {
+            let MlpShape { rows, input, hidden, output, .. } = shape;
+            let [x, of_hidden] = [(&self.up[0], input), (&self.up[1], hidden)];
+            let [active, of_output] = [(&self.down[0], hidden), (&self.down[1], output)];
+            let blocks = |(buffer, cols)| self.blocks(buffer, rows, cols);
+            let sums = |left, right| row_sums(blocks(left), blocks(right));
+            let of_up = || flex_tensor(sums(x, of_hidden), [input, hidden]);
+            let of_up_bias = || flex_tensor(blocks(of_hidden).column_sums(), [hidden]);
+            let of_down = || flex_tensor(sums(active, of_output), [hidden, output]);
+            let of_down_bias = || flex_tensor(column_sums(gradient), [output]);
+            let (of_x, ((of_up, of_up_bias), (of_down, of_down_bias))) = rayon::join(
+                || needed[0].then(|| flex_tensor(of_x(), [rows, input])),
+                || {
+                    rayon::join(
+                        || rayon::join(|| needed[1].then(of_up), || needed[2].then(of_up_bias)),
+                        || rayon::join(|| needed[3].then(of_down), || needed[4].then(of_down_bias)),
+                    )
+                },
+            );
+            [of_x, of_up, of_up_bias, of_down, of_down_bias]
+        }
+
+        fn blocks<'a>(&self, buffer: &'a Buffer, rows: usize, cols: usize) -> Blocks<'a> {
+            let blocks = Blocks::new(buffer.get(), rows, cols, [0, 1]);
+            if self.in_one { blocks.in_one() } else { blocks }
+        }
     }
 }

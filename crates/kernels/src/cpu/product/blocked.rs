@@ -5,9 +5,10 @@ use rayon::prelude::*;
 
 use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::gemm::Matrix;
+use crate::cpu::product::by_columns::each_panel;
 use crate::cpu::product::tile::{PANEL, Slice};
 use crate::cpu::simd::vectorised;
-use crate::cpu::uninit::{Uninit, write_blocks, write_parts, write_rows};
+use crate::cpu::uninit::{Buffer, Uninit, write_blocks, write_parts, write_rows};
 
 /// Values per row of `cols` columns, those that fill up the last panel included.
 pub(crate) fn blocked_cols(cols: usize) -> usize {
@@ -22,6 +23,14 @@ pub(crate) fn pack_block<'o>(x: Matrix<'_>, out: &'o mut Uninit) -> &'o mut [f32
     }
     let panels = (0..cols).step_by(PANEL).map(|first| x.cols(first, PANEL.min(cols - first)));
     write_parts(out, rows * PANEL, panels, pack_rows::<PANEL>)
+}
+
+/// Packs all rows of `x` to one block, in parallel by panels, of which `x` has whole ones.
+pub(crate) fn pack_one(x: Matrix<'_>) -> Buffer {
+    let [values] = each_panel([x.num_rows()], [true], x.num_cols() / PANEL, |_, panel, [out]| {
+        [pack_rows::<PANEL>(x.cols(panel * PANEL, PANEL), out)]
+    });
+    values
 }
 
 /// Writes the rows of a row-major matrix of at most `W` columns, filled up with 0.
@@ -66,6 +75,8 @@ impl<'a> Block<'a> {
 pub(crate) struct Blocks<'a> {
     values: &'a [f32],
     rows: usize,
+    /// Rows of a block.
+    block_rows: usize,
     /// Columns of all matrices, as blocked.
     all_cols: usize,
     /// First panel of this matrix.
@@ -79,7 +90,13 @@ impl<'a> Blocks<'a> {
     pub fn new(values: &'a [f32], rows: usize, cols: usize, [index, count]: [usize; 2]) -> Self {
         let all_cols = blocked_cols(cols) * count;
         assert_eq!(Some(values.len()), rows.checked_mul(all_cols), "size of blocked rows");
-        Self { values, rows, all_cols, first: index * (blocked_cols(cols) / PANEL), cols }
+        let first = index * (blocked_cols(cols) / PANEL);
+        Self { values, rows, block_rows: CHUNK_ROWS, all_cols, first, cols }
+    }
+
+    /// The same with all rows in one block.
+    pub fn in_one(self) -> Self {
+        Self { block_rows: self.rows.max(1), ..self }
     }
 
     /// The first `cols` columns.
@@ -92,7 +109,7 @@ impl<'a> Blocks<'a> {
     }
 
     pub fn num_blocks(&self) -> usize {
-        self.rows.div_ceil(CHUNK_ROWS)
+        self.rows.div_ceil(self.block_rows)
     }
 
     /// The sums of all columns.
@@ -108,8 +125,8 @@ impl<'a> Blocks<'a> {
 
     /// A panel of a block, `[rows, PANEL]`.
     pub fn panel(&self, block: usize, panel: usize) -> &'a [f32] {
-        let first = block * CHUNK_ROWS;
-        let count = CHUNK_ROWS.min(self.rows - first) * PANEL;
+        let first = block * self.block_rows;
+        let count = self.block_rows.min(self.rows - first) * PANEL;
         &self.values[first * self.all_cols + (self.first + panel) * count..][..count]
     }
 }

@@ -8,14 +8,15 @@
 //! - `prefetch`: reads ahead.
 //! - `output`: where its sums go.
 //! - `panels`: the right factor, such as a weight, packed.
+//! - `transpose`: transposes a matrix in registers.
 //! - `blocked`: rows of a batch in panels, in which they can be each factor of a product.
 //! - `rows`: products of rows with a packed matrix.
-//! - `few_rows`: products of few rows with a matrix that is not packed.
+//! - `by_columns`: products of few rows, of which each task computes some columns.
 //! - `row_sums`: sums over all rows, such as the gradient of a weight.
 //! - `weighted_rows`: rows less a shift, with weights, for sums over them.
 
 pub(crate) mod blocked;
-pub(crate) mod few_rows;
+pub(crate) mod by_columns;
 pub(crate) mod output;
 pub(crate) mod panels;
 mod prefetch;
@@ -23,5 +24,6 @@ pub(crate) mod row_sums;
 pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
-mod tile;
+pub(crate) mod tile;
+mod transpose;
 pub(crate) mod weighted_rows;

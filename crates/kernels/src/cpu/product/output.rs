@@ -16,6 +16,10 @@ pub(crate) enum Memory<'a> {
     Fresh(&'a mut Uninit, Plus<'a>),
     /// Is added to.
     Filled(&'a mut [f32]),
+    /// Some columns of each row, which are written for the first time.
+    FreshColumns(Vec<&'a mut Uninit>, Plus<'a>),
+    /// Some columns of each row, which are added to.
+    FilledColumns(Vec<&'a mut [f32]>),
 }
 
 /// What a panel computes of a product.
@@ -41,47 +45,77 @@ fn both(a: &[f32; PART], b: &[f32; PART]) -> [f32; PART] {
 }
 
 impl Memory<'_> {
+    /// The same memory, to add to.
+    ///
+    /// # Safety
+    ///
+    /// All of it must have been written.
+    #[expect(unsafe_code, reason = "only the caller knows what has been written")]
+    pub unsafe fn written(self) -> Self {
+        match self {
+            // SAFETY: the caller has written all of it.
+            Self::Fresh(slots, _) => Self::Filled(unsafe { slots.assume_init_mut() }),
+            Self::FreshColumns(rows, _) => {
+                // SAFETY: as above.
+                Self::FilledColumns(rows.into_iter().map(|row| unsafe { row.assume_init_mut() }).collect())
+            }
+            filled => filled,
+        }
+    }
+
     /// Takes the sums of some columns of a row; `column` is the first, counted in the place. Those of columns after the
     /// last are left out.
     #[inline(always)]
     pub fn store(&mut self, place: Place, row: usize, column: usize, sums: &[f32]) {
         let Place { start, stride, first, count } = place;
-        let (at, first) = (start + row * stride + column, first + column);
+        let first = first + column;
+        let at = start + row * stride + column;
         // In two branches, so that the compiler knows the length of whole vectors.
         if column + sums.len() <= count {
-            self.store_at(at, first, sums);
+            self.store_at(at, row, column, first, sums);
         } else {
-            self.store_at(at, first, &sums[..count.saturating_sub(column)]);
+            self.store_at(at, row, column, first, &sums[..count.saturating_sub(column)]);
         }
     }
 
     #[inline(always)]
-    fn store_at(&mut self, at: usize, first: usize, sums: &[f32]) {
-        let range = at..at + sums.len();
+    fn store_at(&mut self, at: usize, row: usize, column: usize, first: usize, sums: &[f32]) {
         match self {
-            Self::Filled(values) => {
-                let (values, last) = values[range].as_chunks_mut::<PART>();
-                let (sums, rest) = sums.as_chunks::<PART>();
-                values.iter_mut().zip(sums).for_each(|(values, sums)| *values = both(values, sums));
-                last.iter_mut().zip(rest).for_each(|(value, sum)| *value += sum);
+            Self::Filled(values) => add(&mut values[at..][..sums.len()], sums),
+            Self::FilledColumns(rows) => add(&mut rows[row][column..][..sums.len()], sums),
+            Self::Fresh(slots, plus) => write(&mut slots[at..][..sums.len()], sums, *plus, first),
+            Self::FreshColumns(rows, plus) => write(&mut rows[row][column..][..sums.len()], sums, *plus, first),
+        }
+    }
+}
+
+/// Adds `sums`.
+#[inline(always)]
+fn add(values: &mut [f32], sums: &[f32]) {
+    let (values, last) = values.as_chunks_mut::<PART>();
+    let (sums, rest) = sums.as_chunks::<PART>();
+    values.iter_mut().zip(sums).for_each(|(values, sums)| *values = both(values, sums));
+    last.iter_mut().zip(rest).for_each(|(value, sum)| *value += sum);
+}
+
+/// Writes `sums` and what is added to them; `first` is their first column in the product.
+#[inline(always)]
+fn write(slots: &mut Uninit, sums: &[f32], plus: Plus<'_>, first: usize) {
+    match plus {
+        Plus::Nothing => _ = slots.write_copy_of_slice(sums),
+        Plus::Row(plus) if first + sums.len() <= plus.len() => {
+            let (slots, last) = slots.as_chunks_mut::<PART>();
+            let (plus, added) = plus[first..][..sums.len()].as_chunks::<PART>();
+            let (sums, rest) = sums.as_chunks::<PART>();
+            for ((slots, sums), plus) in slots.iter_mut().zip(sums).zip(plus) {
+                slots.write_copy_of_slice(&both(sums, plus));
             }
-            Self::Fresh(slots, Plus::Nothing) => {
-                slots[range].write_copy_of_slice(sums);
-            }
-            Self::Fresh(slots, Plus::Row(plus)) if first + sums.len() <= plus.len() => {
-                let (slots, last) = slots[range].as_chunks_mut::<PART>();
-                let (plus, added) = plus[first..][..sums.len()].as_chunks::<PART>();
-                let (sums, rest) = sums.as_chunks::<PART>();
-                for ((slots, sums), plus) in slots.iter_mut().zip(sums).zip(plus) {
-                    slots.write_copy_of_slice(&both(sums, plus));
-                }
-                last.iter_mut().zip(rest).zip(added).for_each(|((slot, sum), plus)| _ = slot.write(sum + plus));
-            }
-            Self::Fresh(slots, Plus::Row(plus)) => {
-                let plus = plus.get(first..).unwrap_or_default();
-                for (n, (slot, sum)) in slots[range].iter_mut().zip(sums).enumerate() {
-                    slot.write(plus.get(n).map_or(*sum, |plus| sum + plus));
-                }
+            last.iter_mut().zip(rest).zip(added).for_each(|((slot, sum), plus)| _ = slot.write(sum + plus));
+        }
+        Plus::Row(plus) => {
+            let plus = plus.get(first..).unwrap_or_default();
+            for (n, (slot, sum)) in slots.iter_mut().zip(sums).enumerate() {
+                slot.write(plus.get(n).map_or(*sum, |plus| sum + plus));
             }
         }
     }

@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use crate::cpu::gemm::Matrix;
 use crate::cpu::product::blocked::pack_rows;
+use crate::cpu::product::by_columns::Joined;
+use crate::cpu::product::prefetch::prefetch;
 use crate::cpu::product::tile::{PANEL, Strips, strip_width};
+use crate::cpu::product::transpose::{LINE, Lines, transpose as transpose_lines};
 use crate::cpu::uninit::{Buffer, Uninit, par_buffers, write_blocks, write_parts, write_rows};
 
 /// Rows and columns of the blocks in which a transposed matrix is read: whole cache lines.
@@ -19,15 +22,6 @@ pub(crate) struct Panels {
     width: usize,
     depth: usize,
     cols: usize,
-}
-
-/// How the matrices that are packed together lie.
-#[derive(Debug, Clone, Copy)]
-enum Joined {
-    /// Side by side: `[depth, N * cols]`.
-    Beside,
-    /// Below each other: `[N * depth, cols]`.
-    Below,
 }
 
 impl Panels {
@@ -50,12 +44,6 @@ impl Panels {
             Joined::Below => (rows * matrices.len(), each_cols),
         };
         let width = strip_width();
-        let pack = match width {
-            4 => pack_panel::<4>,
-            16 => pack_panel::<16>,
-            PANEL => pack_panel::<PANEL>,
-            other => panic!("no tile is {other} columns wide"),
-        };
         let ends: Vec<usize> = (1..=cols.div_ceil(PANEL)).collect();
         let [values] = par_buffers(&ends, [depth * PANEL], [true], |panel, [out]| {
             let first = panel * PANEL;
@@ -63,10 +51,10 @@ impl Panels {
             [match joined {
                 Joined::Beside if first / each_cols == (columns.end - 1) / each_cols => {
                     let start = first % each_cols;
-                    pack(&matrices[first / each_cols..][..1], start..start + columns.len(), out)
+                    pack_columns(&matrices[first / each_cols..][..1], start..start + columns.len(), out)
                 }
                 Joined::Beside => pack_seam(matrices, columns, width, out),
-                Joined::Below => pack(matrices, columns, out),
+                Joined::Below => pack_columns(matrices, columns, out),
             }]
         });
         Self { values, width, depth, cols }
@@ -87,7 +75,67 @@ impl Panels {
     }
 }
 
-/// Writes the columns of matrices below each other in strips of `W` columns, those after them as 0.
+/// Writes the columns of matrices below each other, at most a panel, in strips. Columns that fill up the panel are 0.
+pub(super) fn pack_columns<'o>(matrices: &[Matrix<'_>], columns: Range<usize>, out: &'o mut Uninit) -> &'o mut [f32] {
+    let is_whole = columns.len() == PANEL;
+    match strip_width() {
+        16 if is_whole => whole_panel::<16>(matrices, columns.start, out),
+        PANEL if is_whole => whole_panel::<PANEL>(matrices, columns.start, out),
+        4 => pack_panel::<4>(matrices, columns, out),
+        16 => pack_panel::<16>(matrices, columns, out),
+        PANEL => pack_panel::<PANEL>(matrices, columns, out),
+        other => panic!("no tile is {other} columns wide"),
+    }
+}
+
+/// How many rows ahead a row-major matrix is read.
+const ROWS_AHEAD: usize = 16;
+
+/// As [`pack_columns`], of a whole panel, in strips of `W` columns.
+///
+/// A row is written to all strips at once, so that the cache lines of several columns are on their way at the same time.
+#[expect(unsafe_code, reason = "every value is written first")]
+fn whole_panel<'o, const W: usize>(matrices: &[Matrix<'_>], first: usize, out: &'o mut Uninit) -> &'o mut [f32] {
+    let each = matrices.first().map_or(0, Matrix::num_rows);
+    let depth = each * matrices.len();
+    assert_eq!(Some(out.len()), depth.checked_mul(PANEL), "size of a packed panel");
+    let vectors = out.as_chunks_mut::<LINE>().0;
+    for (n, matrix) in matrices.iter().enumerate() {
+        let columns = matrix.cols(first, PANEL);
+        if columns.is_row_major() {
+            for row in 0..each {
+                prefetch_row(columns, row + ROWS_AHEAD);
+                let (values, _) = columns.row(row).as_chunks::<LINE>();
+                for (part, values) in values.iter().enumerate() {
+                    vectors[vector_at::<W>(depth, n * each + row, part)].write_copy_of_slice(values);
+                }
+            }
+        } else {
+            let at = |row, part| vector_at::<W>(depth, n * each + row, part);
+            transpose_lines(columns.t(), Lines { out: &mut *vectors, at });
+        }
+    }
+    // SAFETY: each of the matrices has written all columns of its rows, which are all of the panel.
+    unsafe { out.assume_init_mut() }
+}
+
+/// Index of part `part` of a row of a panel among the vectors of its strips.
+#[inline(always)]
+fn vector_at<const W: usize>(depth: usize, row: usize, part: usize) -> usize {
+    let of_strip = W / LINE;
+    (part / of_strip * depth + row) * of_strip + part % of_strip
+}
+
+/// Asks for a row of a row-major matrix, if there is such a row.
+#[inline(always)]
+fn prefetch_row(matrix: Matrix<'_>, row: usize) {
+    if row < matrix.num_rows() {
+        let values = matrix.values_from_row(row);
+        (0..PANEL).step_by(LINE).for_each(|column| prefetch(values, column));
+    }
+}
+
+/// As [`pack_columns`], in strips of `W` columns.
 fn pack_panel<'o, const W: usize>(
     matrices: &[Matrix<'_>],
     columns: Range<usize>,

@@ -1,7 +1,5 @@
 //! Products of rows with a packed matrix, on one thread.
 
-use std::ops::Range;
-
 use crate::cpu::gemm::Matrix;
 use crate::cpu::product::blocked::{Block, blocked_cols};
 use crate::cpu::product::output::{Memory, Place, Plus};
@@ -50,57 +48,60 @@ pub(crate) fn product<'o>(
     let cols = matrix.num_cols();
     let cols = if layout == Layout::Blocked { blocked_cols(cols) } else { cols };
     assert_eq!(Some(out.len()), rows.checked_mul(cols), "size of the output of a product");
-    add_block(x, rows, matrix, 0, layout, &mut Memory::Fresh(&mut *out, plus));
+    add_block(x, matrix, 0, layout, &mut Memory::Fresh(&mut *out, plus));
     // SAFETY: the panels have all columns, and each of them has written its columns of every row.
     let out = unsafe { out.assume_init_mut() };
     for depth in (DEPTH..depth).step_by(DEPTH) {
-        add_block(x, rows, matrix, depth, layout, &mut Memory::Filled(&mut *out));
+        add_block(x, matrix, depth, layout, &mut Memory::Filled(&mut *out));
     }
     out
 }
 
 /// Computes the part of the products of which the inner dimension starts at `depth`.
-fn add_block(x: Rows<'_>, rows: usize, matrix: &Panels, depth: usize, layout: Layout, out: &mut Memory<'_>) {
-    let (count, cols) = (DEPTH.min(matrix.depth() - depth), matrix.num_cols());
+fn add_block(x: Rows<'_>, matrix: &Panels, depth: usize, layout: Layout, out: &mut Memory<'_>) {
+    let (count, cols, [rows, _]) = (DEPTH.min(matrix.depth() - depth), matrix.num_cols(), x.shape());
     for panel in 0..cols.div_ceil(PANEL) {
         let first = panel * PANEL;
         let place = match layout {
             Layout::Plain => Place { start: first, stride: cols, first, count: PANEL.min(cols - first) },
             Layout::Blocked => Place { start: first * rows, stride: PANEL, first, count: PANEL },
         };
-        let right = |row: usize| Columns::Packed(matrix.strips(first, depth + row));
-        add_columns(x, rows, depth..depth + count, right, out, place);
+        let columns = Columns::Packed(matrix.strips(first, depth));
+        add_columns(x, depth, &[Piece { depth: count, columns }], out, place);
     }
 }
 
-/// Computes the products with a panel's columns, over some of the inner dimension; `right` gives the columns from a row
-/// on, counted from the first of them.
-pub(super) fn add_columns<'a>(
-    x: Rows<'_>,
-    rows: usize,
-    depth: Range<usize>,
-    right: impl Fn(usize) -> Columns<'a>,
-    out: &mut Memory<'_>,
-    place: Place,
-) {
+/// Rows of a panel's columns that lie in one piece.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Piece<'a> {
+    pub depth: usize,
+    pub columns: Columns<'a>,
+}
+
+/// Computes the products with a panel's columns, over the part of the inner dimension from `start` on that `pieces` are.
+/// All but the last have whole panels of rows if the rows of `x` are blocked.
+pub(super) fn add_columns(x: Rows<'_>, start: usize, pieces: &[Piece<'_>], out: &mut Memory<'_>, place: Place) {
+    let [rows, _] = x.shape();
     if rows == 0 {
         return;
     }
     // A row of a block is in as many parts as panels.
-    let mut parts = [Default::default(); DEPTH / PANEL];
-    let used = match x {
-        Rows::Plain(x) => {
-            let x = x.cols(depth.start, depth.len());
-            parts[0] = (Slice { values: x.values(), stride: x.row_stride(), depth: depth.len() }, right(0));
-            1
-        }
-        Rows::Blocked(x) => {
-            let used = depth.len().div_ceil(PANEL);
-            for (n, part) in parts[..used].iter_mut().enumerate() {
-                *part = (x.slice(depth.start / PANEL + n), right(n * PANEL));
+    let (mut parts, mut used, mut at) = ([Default::default(); DEPTH / PANEL], 0, start);
+    for &Piece { depth, columns } in pieces {
+        match x {
+            Rows::Plain(x) => {
+                let x = x.cols(at, depth);
+                parts[used] = (Slice { values: x.values(), stride: x.row_stride(), depth }, columns);
+                used += 1;
             }
-            used
+            Rows::Blocked(x) => {
+                for n in 0..depth.div_ceil(PANEL) {
+                    parts[used] = (x.slice(at / PANEL + n), columns.from_row(n * PANEL));
+                    used += 1;
+                }
+            }
         }
-    };
+        at += depth;
+    }
     rows_by_panel(&parts[..used], rows, out, place);
 }

@@ -1,12 +1,12 @@
 //! Products of packed factors are those of the `gemm` crate, whatever the sizes.
 
-use super::blocked::{Block, Blocks, blocked_cols, pack_block};
-use super::few_rows::{few_rows, row_major};
+use super::blocked::{Block, Blocks, blocked_cols, pack_block, pack_one};
+use super::by_columns::{ByColumns, Joined, each_panel};
 use super::output::Plus;
 use super::panels::Panels;
 use super::row_sums::row_sums;
 use super::rows::{Layout, Rows, product};
-use super::tile::ARCH;
+use super::tile::{ARCH, PANEL};
 use super::weighted_rows::{WeightedRows, weighted_sum};
 use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
 use crate::cpu::gemm::{Matrix, matmul};
@@ -124,27 +124,72 @@ fn bits_of_a_row_are_its_own() {
     }
 }
 
-/// Also where matrices are side by side, and with vectors that are narrower.
+/// Also where matrices are side by side, below each other or transposed, and with vectors that are narrower.
 #[test]
-fn few_rows_give_the_bits_of_packed_matrices() {
+fn columns_of_few_rows_have_the_bits_of_packed_matrices() {
     with_each_width(|| {
-        for (rows, depth, cols) in [(1, 1, 64), (0, 600, 64), (5, 70, 128), (13, 600, 64), (128, 1300, 192)] {
-            let (x, bias) = (numbers(1, rows * depth), numbers(9, 2 * cols));
+        let shapes = [(1, 64, 64), (5, 128, 128), (13, 576, 64), (128, 1280, 192), (131, 640, 64)];
+        for (rows, depth, cols) in shapes.into_iter().chain([(129, 64, 128), (512, 192, 64)]) {
+            let (x, bias) = (numbers(1, rows * 2 * depth), numbers(9, 2 * cols));
             let weights = [2, 3].map(|seed| numbers(seed, depth * cols));
-            let (x, weights) = (Matrix::new(&x, depth), weights.each_ref().map(|w| Matrix::new(w, cols)));
-            let mut block = Scratch::new(rows.max(1) * blocked_cols(depth));
-            let block = pack_block(x, block.uninit(rows * blocked_cols(depth)));
-            let panels = Panels::beside(&weights);
-            for x in [Rows::Plain(x), Rows::Blocked(Block::new(block, rows, depth))] {
-                let of_few = |plus| few_rows(x, &weights, plus);
-                for plus in [Plus::Nothing, Plus::Row(&bias)] {
-                    assert_eq!(of_few(plus), computed(x, rows, &panels, plus, Layout::Blocked), "{rows} rows");
+            let weights = weights.each_ref().map(|w| Matrix::new(w, cols));
+            let turned = [4, 5].map(|seed| numbers(seed, depth * cols));
+            let turned = turned.each_ref().map(|w| Matrix::new(w, depth).t());
+            let wide = Matrix::new(&x, 2 * depth);
+            let narrow = Matrix::new(&x[..rows * depth], depth);
+            let forms = [
+                (narrow, &weights[..], Joined::Beside),
+                (narrow, &turned[..1], Joined::Beside),
+                (wide, &weights[..], Joined::Below),
+                (wide, &turned[..], Joined::Below),
+            ];
+            for (x, matrices, joined) in forms {
+                let packed = match joined {
+                    Joined::Beside => Panels::beside(matrices),
+                    Joined::Below => Panels::below(matrices),
+                };
+                let block = pack_one(x);
+                for x in [Rows::Plain(x), Rows::Blocked(Block::new(block.get(), rows, x.num_cols()))] {
+                    for plus in [Plus::Nothing, Plus::Row(&bias[..packed.num_cols()])] {
+                        let products = ByColumns::new(x, matrices, joined, plus);
+                        let what = format!("{rows} rows, {joined:?} {} x {depth} x {cols}", matrices.len());
+                        let plain = computed(x, rows, &packed, plus, Layout::Plain);
+                        assert_eq!(products.row_major(), plain, "{what}");
+                        let panels = packed.num_cols() / PANEL;
+                        let [of_panels] = each_panel([rows], [true], panels, |scratch, panel, [out]| {
+                            [products.panel(panel, scratch, out)]
+                        });
+                        assert_eq!(of_panels.get(), computed(x, rows, &packed, plus, Layout::Blocked), "{what}");
+                    }
                 }
-                let plain = computed(x, rows, &panels, Plus::Nothing, Layout::Plain);
-                assert_eq!(row_major(of_few(Plus::Nothing), rows, 2 * cols), plain, "{rows} rows");
             }
         }
     });
+}
+
+/// A batch in one block gives the sums of one in blocks of 128 rows, to the bit.
+#[test]
+fn sums_over_one_block_are_those_of_several() {
+    for rows in [1, 128, 129, 300, 512] {
+        let (x, y) = (numbers(1, rows * 128), numbers(2, rows * 2 * 64));
+        let (x, y) = (Matrix::new(&x, 128), Matrix::new(&y, 2 * 64));
+        let (one_x, one_y, several_x) = (pack_one(x), pack_one(y), blocked(x));
+        for n in [0, 1] {
+            let several_y = blocked(y.cols(n * 64, 64));
+            let several = Blocks::new(several_y.get(), rows, 64, [0, 1]);
+            let one = Blocks::new(one_y.get(), rows, 64, [n, 2]).in_one();
+            let expected = row_sums(Blocks::new(several_x.get(), rows, 128, [0, 1]), several);
+            assert_eq!(row_sums(Blocks::new(one_x.get(), rows, 128, [0, 1]).in_one(), one), expected, "{rows} rows");
+            assert_eq!(one.column_sums(), several.column_sums(), "{rows} rows");
+        }
+    }
+}
+
+#[test]
+#[should_panic = "are not for products by columns"]
+fn products_by_columns_need_whole_panels() {
+    let (x, w) = (numbers(1, 64), numbers(2, 64 * 65));
+    ByColumns::new(Rows::Plain(Matrix::new(&x, 64)), &[Matrix::new(&w, 65)], Joined::Beside, Plus::Nothing);
 }
 
 /// Runs `compute` on one thread with these vectors.

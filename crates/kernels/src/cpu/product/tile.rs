@@ -59,7 +59,7 @@ fn tiled<T: Tiled>(tiled: T) {
 }
 
 #[cfg(not(test))]
-fn arch() -> Arch {
+pub(super) fn arch() -> Arch {
     Arch::new()
 }
 
@@ -70,7 +70,7 @@ thread_local! {
 }
 
 #[cfg(test)]
-fn arch() -> Arch {
+pub(super) fn arch() -> Arch {
     ARCH.get().unwrap_or_default()
 }
 
@@ -216,6 +216,16 @@ pub(crate) enum Columns<'a> {
     /// Of a row-major matrix: from the first value on, with the distance between the starts of two rows, a multiple of
     /// [`PANEL`].
     InPlace(&'a [f32], usize),
+}
+
+impl Columns<'_> {
+    /// Those from row `row` on.
+    pub fn from_row(self, row: usize) -> Self {
+        match self {
+            Self::Packed(strips) => Self::Packed(Strips { row: strips.row + row, ..strips }),
+            Self::InPlace(matrix, stride) => Self::InPlace(&matrix[row * stride..], stride),
+        }
+    }
 }
 
 impl Default for Columns<'_> {
