@@ -254,7 +254,7 @@ fn lines_fit() {
 }
 
 /// The files that may hold `unsafe` code, each with what it does there.
-const UNSAFE: [(&str, &str); 23] = [
+const UNSAFE: [(&str, &str); 25] = [
     ("crates/data/src/dataset/columns/mapped_file.rs", "maps a file into memory"),
     ("crates/data/tests/limits.rs", "counts what the allocator hands out, to test limits of memory"),
     ("crates/kernels/src/cpu/bf16/amx.rs", "multiplies by instructions that the compiler does not know"),
@@ -265,7 +265,9 @@ const UNSAFE: [(&str, &str); 23] = [
     ("crates/kernels/src/cpu/bf16/weights.rs", "as `uninit.rs`, for tiles"),
     ("crates/kernels/src/cpu/gemm.rs", "hands checked views to the product of the `gemm` crate, which takes pointers"),
     ("crates/kernels/src/cpu/malloc.rs", "changes two settings of the C library"),
-    ("crates/kernels/src/cpu/product/few_rows.rs", "as `uninit.rs`, for panels of columns"),
+    ("crates/kernels/src/cpu/product/by_columns.rs", "as `uninit.rs`, for panels of columns"),
+    ("crates/kernels/src/cpu/product/output.rs", "what has been written is added to"),
+    ("crates/kernels/src/cpu/product/panels.rs", "as `uninit.rs`, for rows of all strips"),
     ("crates/kernels/src/cpu/product/prefetch.rs", "asks the processor to read ahead"),
     ("crates/kernels/src/cpu/product/row_sums.rs", "as `uninit.rs`, for panels of columns"),
     ("crates/kernels/src/cpu/product/rows.rs", "as `uninit.rs`, for panels of columns"),

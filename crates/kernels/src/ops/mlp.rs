@@ -36,10 +36,10 @@ mod fused {
     use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
     use crate::cpu::column_sums::column_sums;
     use crate::cpu::gemm::Matrix;
-    use crate::cpu::product::blocked::{Block, Blocks, blocked_cols, pack_block, pack_one};
-    use crate::cpu::product::by_columns::{ByColumns, Joined, are_few, each_panel};
+    use crate::cpu::product::blocked::{Block, Blocks, blocked_cols, each_panel, pack_block, pack_one};
+    use crate::cpu::product::by_columns::{ByColumns, are_few};
     use crate::cpu::product::output::Plus;
-    use crate::cpu::product::panels::Panels;
+    use crate::cpu::product::panels::{Joined, Panels};
     use crate::cpu::product::row_sums::row_sums;
     use crate::cpu::product::rows::{Layout, Rows, product};
     use crate::cpu::product::tile::PANEL;

@@ -5,10 +5,9 @@ use rayon::prelude::*;
 
 use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::gemm::Matrix;
-use crate::cpu::product::by_columns::each_panel;
-use crate::cpu::product::tile::{PANEL, Slice};
+use crate::cpu::product::tile::{DEPTH, PANEL, Slice};
 use crate::cpu::simd::vectorised;
-use crate::cpu::uninit::{Buffer, Uninit, write_blocks, write_parts, write_rows};
+use crate::cpu::uninit::{Buffer, Scratch, Uninit, par_buffers_with, write_blocks, write_parts, write_rows};
 
 /// Values per row of `cols` columns, those that fill up the last panel included.
 pub(crate) fn blocked_cols(cols: usize) -> usize {
@@ -23,6 +22,20 @@ pub(crate) fn pack_block<'o>(x: Matrix<'_>, out: &'o mut Uninit) -> &'o mut [f32
     }
     let panels = (0..cols).step_by(PANEL).map(|first| x.cols(first, PANEL.min(cols - first)));
     write_parts(out, rows * PANEL, panels, pack_rows::<PANEL>)
+}
+
+/// Fills blocks of a batch in parallel by panels; buffer `n` is one of `rows[n]` rows.
+pub(crate) fn each_panel<const N: usize, F>(rows: [usize; N], aligned: [bool; N], panels: usize, fill: F) -> [Buffer; N]
+where
+    F: for<'a> Fn(&mut Scratch, usize, [&'a mut Uninit; N]) -> [&'a mut [f32]; N] + Sync,
+{
+    let ends: Vec<usize> = (1..=panels).collect();
+    par_buffers_with(&ends, rows.map(|rows| rows * PANEL), aligned, panel_scratch, fill)
+}
+
+/// Memory of a task for a panel of a factor.
+pub(crate) fn panel_scratch() -> Scratch {
+    Scratch::aligned(DEPTH * PANEL)
 }
 
 /// Packs all rows of `x` to one block, in parallel by panels, of which `x` has whole ones.

@@ -1,15 +1,16 @@
 //! Products of a batch that a core's cache holds, such as the tokens of 64 captions, on all threads of the pool: each
-//! task computes some columns for all rows. It packs what it reads of the matrix into the cache of its core, just before.
+//! task computes some columns of all rows. It packs what it reads of the matrix just before, into its core's cache.
 
 use rayon::prelude::*;
 
 use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::gemm::Matrix;
+use crate::cpu::product::blocked::panel_scratch;
 use crate::cpu::product::output::{Memory, Place, Plus};
-use crate::cpu::product::panels::pack_columns;
+use crate::cpu::product::panels::{Joined, pack_columns};
 use crate::cpu::product::rows::{Piece, Rows, add_columns};
 use crate::cpu::product::tile::{Columns, DEPTH, PANEL, Strips, strip_width};
-use crate::cpu::uninit::{Buffer, Scratch, Uninit, par_buffers_with};
+use crate::cpu::uninit::{Scratch, Uninit};
 
 /// Rows that are a block of their own, which are those that a sum over rows adds up from 0.
 ///
@@ -19,15 +20,6 @@ const FEW_ROWS: usize = DEPTH;
 /// Whether a batch is a block of its own, so that [`ByColumns`] computes its products with matrices of whole panels.
 pub(crate) fn are_few(rows: usize, widths: &[usize]) -> bool {
     (1..=FEW_ROWS).contains(&rows) && widths.iter().all(|width| width.is_multiple_of(PANEL))
-}
-
-/// How matrices are one factor of a product.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Joined {
-    /// Side by side: `[depth, N * cols]`.
-    Beside,
-    /// Below each other: `[N * depth, cols]`.
-    Below,
 }
 
 /// `x matrices + plus`. The values are those of products with packed matrices, to the bit.
@@ -78,7 +70,7 @@ impl<'a> ByColumns<'a> {
         for row in values.spare_capacity_mut()[..count].chunks_exact_mut((panels * PANEL).max(1)) {
             columns.iter_mut().zip(row.chunks_exact_mut(PANEL)).for_each(|(columns, part)| columns.push(part));
         }
-        columns.into_par_iter().enumerate().for_each_init(scratch, |scratch, (panel, rows)| {
+        columns.into_par_iter().enumerate().for_each_init(panel_scratch, |scratch, (panel, rows)| {
             let mut out = Memory::FreshColumns(rows, self.plus);
             self.add(panel, 0, scratch, &mut out);
             for start in (DEPTH..depth).step_by(DEPTH) {
@@ -92,7 +84,7 @@ impl<'a> ByColumns<'a> {
         values
     }
 
-    /// The products with a panel's columns. `scratch`: from [`each_panel`].
+    /// The products with a panel's columns. `scratch`: from [`panel_scratch`].
     #[expect(unsafe_code, reason = "the first block writes every value of the output")]
     pub fn panel<'o>(&self, panel: usize, scratch: &mut Scratch, out: &'o mut Uninit) -> &'o mut [f32] {
         let [rows, depth] = self.x.shape();
@@ -135,18 +127,4 @@ impl<'a> ByColumns<'a> {
         }
         add_columns(self.x, start, &pieces[..count], out, place);
     }
-}
-
-/// Fills blocks of a batch in parallel by panels; buffer `n` is one of `rows[n]` rows.
-pub(crate) fn each_panel<const N: usize, F>(rows: [usize; N], aligned: [bool; N], panels: usize, fill: F) -> [Buffer; N]
-where
-    F: for<'a> Fn(&mut Scratch, usize, [&'a mut Uninit; N]) -> [&'a mut [f32]; N] + Sync,
-{
-    let ends: Vec<usize> = (1..=panels).collect();
-    par_buffers_with(&ends, rows.map(|rows| rows * PANEL), aligned, scratch, fill)
-}
-
-/// Memory of a task for what it packs.
-fn scratch() -> Scratch {
-    Scratch::aligned(DEPTH * PANEL)
 }

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use crate::cpu::gemm::Matrix;
 use crate::cpu::product::blocked::pack_rows;
-use crate::cpu::product::by_columns::Joined;
 use crate::cpu::product::prefetch::prefetch;
 use crate::cpu::product::tile::{PANEL, Strips, strip_width};
 use crate::cpu::product::transpose::{LINE, Lines, transpose as transpose_lines};
@@ -12,6 +11,15 @@ use crate::cpu::uninit::{Buffer, Uninit, par_buffers, write_blocks, write_parts,
 
 /// Rows and columns of the blocks in which a transposed matrix is read: whole cache lines.
 const BLOCK: usize = 16;
+
+/// How matrices are one factor of a product.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Joined {
+    /// Side by side: `[depth, N * cols]`.
+    Beside,
+    /// Below each other: `[N * depth, cols]`.
+    Below,
+}
 
 /// A matrix `[depth, cols]` in panels of whole strips.
 #[derive(Debug)]
@@ -75,7 +83,7 @@ impl Panels {
     }
 }
 
-/// Writes the columns of matrices below each other, at most a panel, in strips. Columns that fill up the panel are 0.
+/// Writes the columns of matrices below each other, at most a panel, in strips. Columns after the last are 0.
 pub(super) fn pack_columns<'o>(matrices: &[Matrix<'_>], columns: Range<usize>, out: &'o mut Uninit) -> &'o mut [f32] {
     let is_whole = columns.len() == PANEL;
     match strip_width() {
@@ -93,7 +101,7 @@ const ROWS_AHEAD: usize = 16;
 
 /// As [`pack_columns`], of a whole panel, in strips of `W` columns.
 ///
-/// A row is written to all strips at once, so that the cache lines of several columns are on their way at the same time.
+/// A row is written to all strips at once, so that all of its cache lines are on their way at the same time.
 #[expect(unsafe_code, reason = "every value is written first")]
 fn whole_panel<'o, const W: usize>(matrices: &[Matrix<'_>], first: usize, out: &'o mut Uninit) -> &'o mut [f32] {
     let each = matrices.first().map_or(0, Matrix::num_rows);

@@ -78,7 +78,8 @@ pub(super) struct Piece<'a> {
     pub columns: Columns<'a>,
 }
 
-/// Computes the products with a panel's columns, over the part of the inner dimension from `start` on that `pieces` are.
+/// Computes the products with a panel's columns, over the part of the inner dimension from `start` on that `pieces`
+/// are.
 /// All but the last have whole panels of rows if the rows of `x` are blocked.
 pub(super) fn add_columns(x: Rows<'_>, start: usize, pieces: &[Piece<'_>], out: &mut Memory<'_>, place: Place) {
     let [rows, _] = x.shape();
@@ -96,7 +97,7 @@ pub(super) fn add_columns(x: Rows<'_>, start: usize, pieces: &[Piece<'_>], out: 
             }
             Rows::Blocked(x) => {
                 for n in 0..depth.div_ceil(PANEL) {
-                    parts[used] = (x.slice(at / PANEL + n), columns.from_row(n * PANEL));
+                    parts[used] = (x.slice(at / PANEL + n), columns.rows_from(n * PANEL));
                     used += 1;
                 }
             }

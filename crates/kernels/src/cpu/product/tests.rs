@@ -1,9 +1,9 @@
 //! Products of packed factors are those of the `gemm` crate, whatever the sizes.
 
-use super::blocked::{Block, Blocks, blocked_cols, pack_block, pack_one};
-use super::by_columns::{ByColumns, Joined, each_panel};
+use super::blocked::{Block, Blocks, blocked_cols, each_panel, pack_block, pack_one};
+use super::by_columns::ByColumns;
 use super::output::Plus;
-use super::panels::Panels;
+use super::panels::{Joined, Panels};
 use super::row_sums::row_sums;
 use super::rows::{Layout, Rows, product};
 use super::tile::{ARCH, PANEL};

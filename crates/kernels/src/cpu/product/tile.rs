@@ -220,7 +220,7 @@ pub(crate) enum Columns<'a> {
 
 impl Columns<'_> {
     /// Those from row `row` on.
-    pub fn from_row(self, row: usize) -> Self {
+    pub fn rows_from(self, row: usize) -> Self {
         match self {
             Self::Packed(strips) => Self::Packed(Strips { row: strips.row + row, ..strips }),
             Self::InPlace(matrix, stride) => Self::InPlace(&matrix[row * stride..], stride),
