@@ -266,7 +266,7 @@ const UNSAFE: [(&str, &str); 25] = [
     ("crates/kernels/src/cpu/gemm.rs", "hands checked views to the product of the `gemm` crate, which takes pointers"),
     ("crates/kernels/src/cpu/malloc.rs", "changes two settings of the C library"),
     ("crates/kernels/src/cpu/product/by_columns.rs", "as `uninit.rs`, for panels of columns"),
-    ("crates/kernels/src/cpu/product/output.rs", "what has been written is added to"),
+    ("crates/kernels/src/cpu/product/output.rs", "marks columns as initialised that have been written"),
     ("crates/kernels/src/cpu/product/panels.rs", "as `uninit.rs`, for rows of all strips"),
     ("crates/kernels/src/cpu/product/prefetch.rs", "asks the processor to read ahead"),
     ("crates/kernels/src/cpu/product/row_sums.rs", "as `uninit.rs`, for panels of columns"),

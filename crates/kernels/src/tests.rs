@@ -100,7 +100,8 @@ fn compare(
 
 #[test]
 fn linear_matches_plain() {
-    for (rows, input, output) in [(1, 3, 5), (128, 96, 70), (301, 200, 33)] {
+    for (rows, input, output) in [(1, 3, 5), (128, 96, 70), (301, 200, 33), (1, 64, 128), (129, 128, 64), (512, 64, 64)]
+    {
         for bias in [Some(output), None] {
             compare(
                 &format!("linear {rows}x{input}x{output}"),
@@ -125,6 +126,15 @@ fn linear3_matches_plain() {
             Tensor::cat(each.collect(), 1)
         };
         compare("three linears", TOLERANCE, &[[150, 40], [40, 24], [40, 24], [40, 24]], &biases, three, plain);
+        let biases = biases.map(|bias| bias.map(|_| 64));
+        compare(
+            "three by columns",
+            LONG_SUM_TOLERANCE,
+            &[[150, 64], [64, 64], [64, 64], [64, 64]],
+            &biases,
+            three,
+            plain,
+        );
     }
 }
 
@@ -134,19 +144,21 @@ fn mlp_and_activations_match_plain() {
         // Its derivative subtracts nearly equal numbers, here and in Burn.
         let tolerance = if activation == Activation::GeluTanh { LONG_SUM_TOLERANCE } else { TOLERANCE };
         for biased in [true, false] {
-            compare(
-                &format!("mlp {activation:?}"),
-                tolerance,
-                &[[150, 20], [20, 48], [48, 12]],
-                &[biased.then_some(48), biased.then_some(12)],
-                |Inputs { m, v }| {
-                    mlp(m[0].clone(), (m[1].clone(), v[0].clone()), activation, (m[2].clone(), v[1].clone()))
-                },
-                |Inputs { m, v }| {
-                    let middle = activation.plain(module::linear(m[0].clone(), m[1].clone(), v[0].clone()));
-                    module::linear(middle, m[2].clone(), v[1].clone())
-                },
-            );
+            for [rows, input, hidden, output] in [[150, 20, 48, 12], [150, 64, 128, 64]] {
+                compare(
+                    &format!("mlp {activation:?} {input}x{hidden}x{output}"),
+                    tolerance,
+                    &[[rows, input], [input, hidden], [hidden, output]],
+                    &[biased.then_some(hidden), biased.then_some(output)],
+                    |Inputs { m, v }| {
+                        mlp(m[0].clone(), (m[1].clone(), v[0].clone()), activation, (m[2].clone(), v[1].clone()))
+                    },
+                    |Inputs { m, v }| {
+                        let middle = activation.plain(module::linear(m[0].clone(), m[1].clone(), v[0].clone()));
+                        module::linear(middle, m[2].clone(), v[1].clone())
+                    },
+                );
+            }
         }
         compare(
             &format!("{activation:?}"),

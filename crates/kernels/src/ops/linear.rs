@@ -1,4 +1,5 @@
-//! Linear layers, `x W + b`: one product per chunk of rows, and one parallel pass per gradient.
+//! Linear layers, `x W + b`: one product per chunk of rows or, for few rows, per some columns. The backward pass
+//! computes all gradients in one or two parallel passes.
 
 use burn::tensor::{Tensor, module};
 
@@ -231,7 +232,7 @@ pub(crate) mod fused {
             let bias = concat_biases(&values[1 + count..], with_bias, output);
             let plus = if with_bias.contains(&true) { Plus::Row(&bias) } else { Plus::Nothing };
             let stride = count * output;
-            let out = if are_few(rows, &[output]) {
+            let out = if are_few(rows, &[input, output]) {
                 ByColumns::new(Rows::Plain(x), &matrices, Joined::Beside, plus).row_major()
             } else {
                 let panels = Panels::beside(&matrices);
@@ -261,13 +262,13 @@ pub(crate) mod fused {
         let of_bias = |n: usize| needed[1 + count + n].then(|| column_sums(gradient.cols(n * output, output)));
         let of_biases = || (0..count).into_par_iter().map(of_bias).collect();
         // Inputs: `x`, then all weights, then all biases.
-        let each = |of_x: Option<Vec<f32>>, of_weights: Vec<Vec<f32>>, of_biases: Vec<Option<Vec<f32>>>| {
+        let each = |of_x: Option<Vec<f32>>, of_weights: Vec<Option<Vec<f32>>>, of_biases: Vec<Option<Vec<f32>>>| {
             let mut of_x = of_x.map(|values| flex_tensor(values, [rows, input]));
-            let mut of_weights = of_weights.into_iter().map(|values| flex_tensor(values, [input, output]));
+            let mut of_weights = of_weights.into_iter().map(|values| Some(flex_tensor(values?, [input, output])));
             let mut of_biases = of_biases.into_iter().map(|values| Some(flex_tensor(values?, [output])));
             std::array::from_fn(|position| match position {
                 0 => of_x.take(),
-                _ if position <= count => of_weights.next().filter(|_| needed[position]),
+                _ if position <= count => of_weights.next().flatten(),
                 _ => of_biases.next().flatten(),
             })
         };
@@ -276,7 +277,8 @@ pub(crate) mod fused {
             let of_weights = || {
                 let (left, right) = rayon::join(|| pack_one(x), || pack_one(gradient));
                 let left = Blocks::new(left.get(), rows, input, [0, 1]).in_one();
-                let of_weight = |n| row_sums(left, Blocks::new(right.get(), rows, output, [n, count]).in_one());
+                let sums = |n| row_sums(left, Blocks::new(right.get(), rows, output, [n, count]).in_one());
+                let of_weight = |n: usize| needed[1 + n].then(|| sums(n));
                 (0..count).into_par_iter().map(of_weight).collect()
             };
             let of_parameters = || {
@@ -308,11 +310,11 @@ pub(crate) mod fused {
             }
             filled
         });
-        let of_weight = |n| {
+        let sums = |n| {
             let left = Blocks::new(left.get(), rows, input, [0, 1]);
             row_sums(left, Blocks::new(right.get(), rows, output, [n, count]))
         };
-        let of_weights = || (0..if weights_needed { count } else { 0 }).into_par_iter().map(of_weight).collect();
+        let of_weights = || (0..count).into_par_iter().map(|n| needed[1 + n].then(|| sums(n))).collect();
         let (of_weights, of_biases) = rayon::join(of_weights, of_biases);
         each(needed[0].then(|| of_x.into_vec()), of_weights, of_biases)
     }

@@ -1,5 +1,6 @@
 //! Two linear layers with an activation between, in one pass over chunks of rows: the wide hidden values are used while
-//! they are in a core's cache. The backward pass saves the input of the activation and applies the activation again.
+//! they are in a core's cache. Batches of few rows are computed by columns. The backward pass saves the input of the
+//! activation and applies the activation again.
 
 use burn::tensor::Tensor;
 
@@ -84,11 +85,16 @@ mod fused {
         x: Values,
         up: Values,
         down: Values,
-        /// `[rows, hidden]` in blocks, the input of the activation.
+        /// `[rows, hidden]`, the input of the activation: in one block if [`MlpShape::is_one_block`], or in several.
         before: Values,
     }
 
     impl MlpShape {
+        /// Whether the hidden values are one block, since products are computed by columns.
+        fn is_one_block(&self) -> bool {
+            are_few(self.rows, &[self.input, self.hidden, self.output])
+        }
+
         /// Saves nothing unless `tracked`.
         fn forward(
             self,
@@ -104,7 +110,7 @@ mod fused {
                 let before = Values::from(flex_tensor(before, [rows, width]));
                 Saved { shape: self, x: x.clone(), up: up.clone(), down: down.clone(), before }
             };
-            if are_few(rows, &[input, hidden, output]) {
+            if self.is_one_block() {
                 let (x, up) = (Rows::Plain(Matrix::new(x.get(), input)), [up_weight]);
                 let up = ByColumns::new(x, &up, Joined::Beside, up_bias);
                 let [before, active] =
@@ -176,7 +182,7 @@ mod fused {
         let (x, gradient) = (Matrix::new(x.get(), input), Matrix::new(gradient.get(), output));
         let [_, up_needed, up_bias_needed, down_needed, _] = needed;
         let hidden_needed = needed[0] || up_needed || up_bias_needed;
-        if are_few(rows, &[input, hidden, output]) {
+        if shape.is_one_block() {
             let before = before.get();
             let (down, up) = ([Matrix::new(down.get(), output).t()], [Matrix::new(up.get(), hidden).t()]);
             let of_inner = ByColumns::new(Rows::Plain(gradient), &down, Joined::Beside, Plus::Nothing);

@@ -1,5 +1,5 @@
 //! Linear layers and MLPs with products in bf16, by every set of instructions that this processor has and in plain
-//! Rust: against those in f32, of rounded inputs and of others.
+//! Rust: against those in f32, of rounded inputs and of others. Some tests are for products in f32 as well.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -156,14 +156,30 @@ fn gradients_are_close_to_those_in_f32() {
     }
 }
 
+/// Computes with products by a unit, or in f32.
+fn by<T>(unit: Option<Unit>, compute: impl FnOnce() -> T) -> T {
+    match unit {
+        Some(unit) => with_products_by(unit, compute),
+        None => compute(),
+    }
+}
+
 /// A gradient is the same whichever others are needed.
 #[test]
 fn only_needed_gradients_are_computed() {
-    for (name, operation, shapes) in
-        [("mlp", two_layers as Operation, mlp_shapes(150, 33, 40, 20)), linear_shapes(150, 33, 40)[2].clone()]
-    {
+    let rounded = Some(Unit::Portable);
+    let mlps = [
+        (rounded, "mlp", two_layers as Operation, mlp_shapes(150, 33, 40, 20)),
+        (None, "mlp", two_layers, mlp_shapes(150, 33, 40, 20)),
+        (None, "mlp by columns", two_layers, mlp_shapes(150, 64, 128, 64)),
+    ];
+    let layers = [(rounded, 33, 40), (None, 33, 40), (None, 64, 64)].map(|(unit, input, output)| {
+        let (name, operation, shapes) = linear_shapes(150, input, output)[2].clone();
+        (unit, name, operation, shapes)
+    });
+    for (unit, name, operation, shapes) in mlps.into_iter().chain(layers) {
         let (inputs, count) = (inputs(&shapes, false), shapes.len() - 1);
-        let with = |tracked: &[bool]| with_products_by(Unit::Portable, || run(operation, &shapes, &inputs, tracked));
+        let with = |tracked: &[bool]| by(unit, || run(operation, &shapes, &inputs, tracked));
         let all = with(&vec![true; count + 1]);
         for set in 1..1 << count {
             let tracked: Vec<bool> = (0..=count).map(|n| n < count && set >> n & 1 == 1).collect();
@@ -177,30 +193,32 @@ fn only_needed_gradients_are_computed() {
 /// The rows beside a row change no bit of its output and gradient, and threads change no bit of anything.
 #[test]
 fn rows_and_threads_are_independent() {
-    let (rows, width) = (700, 50);
-    for unit in Unit::all_tested() {
+    // In f32, the parts of the second width are computed by columns, the whole is not.
+    for (unit, width) in Unit::all_tested().into_iter().map(|unit| (Some(unit), 50)).chain([(None, 50), (None, 64)]) {
+        let (rows, name_of_unit) = (700, unit.map_or("f32", |unit| unit.name()));
+        let (hidden, output) = if width == 64 { (192, 128) } else { (70, 40) };
         for (name, operation, shapes) in [
-            ("mlp", two_layers as Operation, mlp_shapes(rows, width, 70, 40)),
-            linear_shapes(rows, width, 40)[2].clone(),
+            ("mlp", two_layers as Operation, mlp_shapes(rows, width, hidden, output)),
+            linear_shapes(rows, width, output)[2].clone(),
         ] {
             let (inputs, tracked) = (inputs(&shapes, false), vec![true; shapes.len()]);
-            let whole = with_products_by(unit, || run(operation, &shapes, &inputs, &tracked));
+            let whole = by(unit, || run(operation, &shapes, &inputs, &tracked));
             for threads in [1, 2, 5] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let found = pool.install(|| with_products_by(unit, || run(operation, &shapes, &inputs, &tracked)));
-                assert!(found == whole, "{}, {name}, {threads} threads", unit.name());
+                let found = pool.install(|| by(unit, || run(operation, &shapes, &inputs, &tracked)));
+                assert!(found == whole, "{name_of_unit}, {name}, {threads} threads");
             }
-            for (first, count) in [(0, 1), (17, 1), (699, 1), (128, 40), (5, 300)] {
+            for (first, count) in [(0, 1), (17, 1), (699, 1), (128, 40), (5, 300), (0, 512)] {
                 let (mut shapes, mut inputs) = (shapes.clone(), inputs.clone());
                 for n in [0, shapes.len() - 1] {
                     let cols = shapes[n][1];
                     shapes[n][0] = count;
                     inputs[n] = inputs[n][first * cols..][..count * cols].to_vec();
                 }
-                let part = with_products_by(unit, || run(operation, &shapes, &inputs, &tracked));
+                let part = by(unit, || run(operation, &shapes, &inputs, &tracked));
                 for (n, shape) in [(0, shapes.last().unwrap()), (1, &shapes[0])] {
                     let expected = &whole[n][first * shape[1]..][..count * shape[1]];
-                    assert!(part[n] == *expected, "{}, {name}, {n}, {count} from {first}", unit.name());
+                    assert!(part[n] == *expected, "{name_of_unit}, {name}, {n}, {count} from {first}");
                 }
             }
         }

@@ -1,5 +1,6 @@
-//! Rows of a batch in blocks of [`CHUNK_ROWS`] rows. A block is cut into panels of [`PANEL`] columns, `[rows, PANEL]`
-//! each, so that a product can read its rows and a sum over rows its columns without packing them.
+//! Rows of a batch in blocks of [`CHUNK_ROWS`] rows, or in one block of at most [`DEPTH`] rows. A block is cut into
+//! panels of [`PANEL`] columns, `[rows, PANEL]` each, so that a product can read its rows and a sum over rows its
+//! columns without packing them.
 
 use rayon::prelude::*;
 
@@ -7,7 +8,9 @@ use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::gemm::Matrix;
 use crate::cpu::product::tile::{DEPTH, PANEL, Slice};
 use crate::cpu::simd::vectorised;
-use crate::cpu::uninit::{Buffer, Scratch, Uninit, par_buffers_with, write_blocks, write_parts, write_rows};
+use crate::cpu::uninit::{
+    Buffer, Scratch, Uninit, par_buffers, par_buffers_with, write_blocks, write_parts, write_rows,
+};
 
 /// Values per row of `cols` columns, those that fill up the last panel included.
 pub(crate) fn blocked_cols(cols: usize) -> usize {
@@ -33,14 +36,15 @@ where
     par_buffers_with(&ends, rows.map(|rows| rows * PANEL), aligned, panel_scratch, fill)
 }
 
-/// Memory of a task for a panel of a factor.
+/// Memory of a task for [`DEPTH`] rows of a panel.
 pub(crate) fn panel_scratch() -> Scratch {
     Scratch::aligned(DEPTH * PANEL)
 }
 
 /// Packs all rows of `x` to one block, in parallel by panels, of which `x` has whole ones.
 pub(crate) fn pack_one(x: Matrix<'_>) -> Buffer {
-    let [values] = each_panel([x.num_rows()], [true], x.num_cols() / PANEL, |_, panel, [out]| {
+    let ends: Vec<usize> = (1..=x.num_cols() / PANEL).collect();
+    let [values] = par_buffers(&ends, [x.num_rows() * PANEL], [true], |panel, [out]| {
         [pack_rows::<PANEL>(x.cols(panel * PANEL, PANEL), out)]
     });
     values
@@ -107,8 +111,9 @@ impl<'a> Blocks<'a> {
         Self { values, rows, block_rows: CHUNK_ROWS, all_cols, first, cols }
     }
 
-    /// The same with all rows in one block.
+    /// The same with all rows in one block, at most [`DEPTH`].
     pub fn in_one(self) -> Self {
+        assert!(self.rows <= DEPTH, "{} rows are not summed from 0 in one block", self.rows);
         Self { block_rows: self.rows.max(1), ..self }
     }
 

@@ -1,5 +1,6 @@
 //! Products of a batch that a core's cache holds, such as the tokens of 64 captions, on all threads of the pool: each
-//! task computes some columns of all rows. It packs what it reads of the matrix just before, into its core's cache.
+//! task computes some columns of all rows. It packs what it reads of the matrix just before, into its core's cache; of
+//! a row-major matrix, only for many rows.
 
 use rayon::prelude::*;
 
@@ -12,14 +13,14 @@ use crate::cpu::product::rows::{Piece, Rows, add_columns};
 use crate::cpu::product::tile::{Columns, DEPTH, PANEL, Strips, strip_width};
 use crate::cpu::uninit::{Scratch, Uninit};
 
-/// Rows that are a block of their own, which are those that a sum over rows adds up from 0.
+/// The most rows of such a batch, which is one block: a sum over rows adds up this many from 0.
 ///
-/// Of 384 values each, they are as large as an L2 cache of 768 KiB.
-const FEW_ROWS: usize = DEPTH;
+/// With 384 values each, they take 768 KiB.
+const MOST_ROWS: usize = DEPTH;
 
 /// Whether a batch is a block of its own, so that [`ByColumns`] computes its products with matrices of whole panels.
 pub(crate) fn are_few(rows: usize, widths: &[usize]) -> bool {
-    (1..=FEW_ROWS).contains(&rows) && widths.iter().all(|width| width.is_multiple_of(PANEL))
+    (1..=MOST_ROWS).contains(&rows) && widths.iter().all(|width| *width > 0 && width.is_multiple_of(PANEL))
 }
 
 /// `x matrices + plus`. The values are those of products with packed matrices, to the bit.
@@ -43,16 +44,18 @@ impl<'a> ByColumns<'a> {
         assert!(matrices.iter().all(|matrix| shape(matrix) == each), "shapes of matrices joined to a factor");
         let ([rows, depth], [each_depth, cols]) = (x.shape(), each);
         let (sum, widths) = match joined {
-            Joined::Beside => (each_depth, [cols, 0]),
+            Joined::Beside => (each_depth, [cols, cols]),
             Joined::Below => (each_depth * matrices.len(), [cols, each_depth]),
         };
         assert_eq!(depth, sum, "inner dimensions of a product");
         assert!(are_few(rows, &widths), "{rows} rows and matrices of {each:?} are not for products by columns");
+        let is_whole = |matrix: &Matrix<'_>| !matrix.is_row_major() || matrix.row_stride() == cols;
+        assert!(matrices.iter().all(is_whole), "a factor is part of a matrix");
         Self { x, matrices, joined, plus, each }
     }
 
     /// Panels of columns.
-    pub fn num_panels(&self) -> usize {
+    fn num_panels(&self) -> usize {
         let cols = match self.joined {
             Joined::Beside => self.matrices.len() * self.each[1],
             Joined::Below => self.each[1],
@@ -106,15 +109,15 @@ impl<'a> ByColumns<'a> {
         let (mut pieces, mut count) = ([Piece::default(); DEPTH / PANEL], 0);
         let mut rest = scratch.at_line((end - start) * PANEL);
         let mut at = start;
-        while at < end || count == 0 {
+        while at < end {
             let (matrix, column, row) = match self.joined {
                 Joined::Beside => (self.matrices[first / each_cols], first % each_cols, at),
-                Joined::Below => (self.matrices[at / each_depth.max(1)], first, at % each_depth.max(1)),
+                Joined::Below => (self.matrices[at / each_depth], first, at % each_depth),
             };
             let length = (end - at).min(each_depth - row);
             let matrix = matrix.cols(column, PANEL);
             let columns = if rows <= CHUNK_ROWS && matrix.is_row_major() {
-                // Packing would take longer than the product.
+                // Packing costs more than it saves.
                 Columns::InPlace(matrix.values_from_row(row), matrix.row_stride())
             } else {
                 let (out, others) = rest.split_at_mut(length * PANEL);

@@ -45,21 +45,19 @@ fn both(a: &[f32; PART], b: &[f32; PART]) -> [f32; PART] {
 }
 
 impl Memory<'_> {
-    /// The same memory, to add to.
+    /// Columns of rows that have been written, to add to. Other memory stays as it is.
     ///
     /// # Safety
     ///
-    /// All of it must have been written.
+    /// All of the columns must have been written.
     #[expect(unsafe_code, reason = "only the caller knows what has been written")]
     pub unsafe fn written(self) -> Self {
         match self {
-            // SAFETY: the caller has written all of it.
-            Self::Fresh(slots, _) => Self::Filled(unsafe { slots.assume_init_mut() }),
             Self::FreshColumns(rows, _) => {
-                // SAFETY: as above.
+                // SAFETY: the caller has written all of it.
                 Self::FilledColumns(rows.into_iter().map(|row| unsafe { row.assume_init_mut() }).collect())
             }
-            filled => filled,
+            other => other,
         }
     }
 

@@ -106,6 +106,10 @@ const ROWS_AHEAD: usize = 16;
 fn whole_panel<'o, const W: usize>(matrices: &[Matrix<'_>], first: usize, out: &'o mut Uninit) -> &'o mut [f32] {
     let each = matrices.first().map_or(0, Matrix::num_rows);
     let depth = each * matrices.len();
+    if depth == 0 {
+        return write_rows(out, PANEL, Default::default);
+    }
+    assert!(matrices.iter().all(|matrix| matrix.num_rows() == each), "rows of matrices packed together");
     assert_eq!(Some(out.len()), depth.checked_mul(PANEL), "size of a packed panel");
     let vectors = out.as_chunks_mut::<LINE>().0;
     for (n, matrix) in matrices.iter().enumerate() {

@@ -78,8 +78,7 @@ pub(super) struct Piece<'a> {
     pub columns: Columns<'a>,
 }
 
-/// Computes the products with a panel's columns, over the part of the inner dimension from `start` on that `pieces`
-/// are.
+/// Computes the products with a panel's columns. `pieces` are the rows of the inner dimension from `start` on.
 /// All but the last have whole panels of rows if the rows of `x` are blocked.
 pub(super) fn add_columns(x: Rows<'_>, start: usize, pieces: &[Piece<'_>], out: &mut Memory<'_>, place: Place) {
     let [rows, _] = x.shape();

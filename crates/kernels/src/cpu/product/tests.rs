@@ -249,7 +249,7 @@ fn strips_have_all_columns_of_all_matrices() {
             assert_close(&what, TOLERANCE, &product(x, Panels::below(&matrices)), &below);
             assert_close(&what, TOLERANCE, &product(x, Panels::below(&transposed)), &below);
         }
-        for cols in [1, 20, 70] {
+        for cols in [1, 20, 70, 128] {
             let empty = Matrix::new(&[], cols);
             let panels = Panels::beside(&[empty, empty]);
             assert_eq!([panels.depth(), panels.num_cols()], [0, 2 * cols]);

@@ -26,6 +26,7 @@ pub(super) struct Lines<'o, F> {
 
 /// Writes the transpose of a row-major matrix.
 pub(super) fn transpose<F: Fn(usize, usize) -> usize>(matrix: Matrix<'_>, mut lines: Lines<'_, F>) {
+    assert!(matrix.num_rows().is_multiple_of(LINE), "rows of a matrix that is transposed line by line");
     let done = match arch() {
         #[cfg(target_arch = "x86_64")]
         Arch::V3(simd) => x86::transpose(simd, matrix, &mut lines),
