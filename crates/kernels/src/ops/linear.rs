@@ -232,7 +232,7 @@ pub(crate) mod fused {
             let bias = concat_biases(&values[1 + count..], with_bias, output);
             let plus = if with_bias.contains(&true) { Plus::Row(&bias) } else { Plus::Nothing };
             let stride = count * output;
-            let out = if are_few(rows, &[input, output]) {
+            let out = if input > 0 && are_few(rows, &[output]) {
                 ByColumns::new(Rows::Plain(x), &matrices, Joined::Beside, plus).row_major()
             } else {
                 let panels = Panels::beside(&matrices);
@@ -262,7 +262,7 @@ pub(crate) mod fused {
         let of_bias = |n: usize| needed[1 + count + n].then(|| column_sums(gradient.cols(n * output, output)));
         let of_biases = || (0..count).into_par_iter().map(of_bias).collect();
         // Inputs: `x`, then all weights, then all biases.
-        let each = |of_x: Option<Vec<f32>>, of_weights: Vec<Option<Vec<f32>>>, of_biases: Vec<Option<Vec<f32>>>| {
+        let in_order = |of_x: Option<Vec<f32>>, of_weights: Vec<Option<Vec<f32>>>, of_biases: Vec<Option<Vec<f32>>>| {
             let mut of_x = of_x.map(|values| flex_tensor(values, [rows, input]));
             let mut of_weights = of_weights.into_iter().map(|values| Some(flex_tensor(values?, [input, output])));
             let mut of_biases = of_biases.into_iter().map(|values| Some(flex_tensor(values?, [output])));
@@ -287,7 +287,7 @@ pub(crate) mod fused {
             };
             // In one pass, so that no thread waits for another between them.
             let (of_x, (of_weights, of_biases)) = rayon::join(|| needed[0].then(of_x), of_parameters);
-            return each(of_x, of_weights, of_biases);
+            return in_order(of_x, of_weights, of_biases);
         }
         let panels = needed[0].then(|| Panels::below(&transposed));
         // One pass over the rows: the gradient of `x`, and both factors of the weights' gradients, blocked.
@@ -316,7 +316,7 @@ pub(crate) mod fused {
         };
         let of_weights = || (0..count).into_par_iter().map(|n| needed[1 + n].then(|| sums(n))).collect();
         let (of_weights, of_biases) = rayon::join(of_weights, of_biases);
-        each(needed[0].then(|| of_x.into_vec()), of_weights, of_biases)
+        in_order(needed[0].then(|| of_x.into_vec()), of_weights, of_biases)
     }
 
     /// The number of columns of something that may not be needed.

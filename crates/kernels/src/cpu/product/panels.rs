@@ -5,12 +5,9 @@ use std::ops::Range;
 use crate::cpu::gemm::Matrix;
 use crate::cpu::product::blocked::pack_rows;
 use crate::cpu::product::prefetch::prefetch;
-use crate::cpu::product::tile::{PANEL, Strips, strip_width};
-use crate::cpu::product::transpose::{LINE, Lines, transpose as transpose_lines};
+use crate::cpu::product::tile::{LINE, PANEL, ROWS_AHEAD, Strips, strip_width};
+use crate::cpu::product::transpose::{Lines, transpose_lines};
 use crate::cpu::uninit::{Buffer, Uninit, par_buffers, write_blocks, write_parts, write_rows};
-
-/// Rows and columns of the blocks in which a transposed matrix is read: whole cache lines.
-const BLOCK: usize = 16;
 
 /// How matrices are one factor of a product.
 #[derive(Debug, Clone, Copy)]
@@ -96,9 +93,6 @@ pub(super) fn pack_columns<'o>(matrices: &[Matrix<'_>], columns: Range<usize>, o
     }
 }
 
-/// How many rows ahead a row-major matrix is read.
-const ROWS_AHEAD: usize = 16;
-
 /// As [`pack_columns`], of a whole panel, in strips of `W` columns.
 ///
 /// A row is written to all strips at once, so that all of its cache lines are on their way at the same time.
@@ -167,22 +161,22 @@ fn pack_panel<'o, const W: usize>(
         if columns.is_row_major() {
             return pack_rows::<W>(columns, out);
         }
-        let mut block = [[0.0; W]; BLOCK];
+        let mut block = [[0.0; W]; LINE];
         write_blocks(out, block.as_flattened_mut(), |n, block| {
-            transpose(columns.rows(n * BLOCK, BLOCK.min(depth - n * BLOCK)), block.as_chunks_mut::<W>().0);
+            transpose(columns.rows(n * LINE, LINE.min(depth - n * LINE)), block.as_chunks_mut::<W>().0);
         })
     })
 }
 
-/// Reads at most [`BLOCK`] rows of a matrix of at most `W` columns that is transposed in memory.
+/// Reads at most [`LINE`] rows of a matrix of at most `W` columns that is transposed in memory.
 fn transpose<const W: usize>(matrix: Matrix<'_>, rows: &mut [[f32; W]]) {
     let (columns, count) = (matrix.t(), matrix.num_rows());
-    for from in (0..columns.num_rows()).step_by(BLOCK) {
-        let width = BLOCK.min(columns.num_rows() - from);
-        let mut read = [[0.0; BLOCK]; BLOCK];
+    for from in (0..columns.num_rows()).step_by(LINE) {
+        let width = LINE.min(columns.num_rows() - from);
+        let mut read = [[0.0; LINE]; LINE];
         for (n, read) in read[..width].iter_mut().enumerate() {
             let column = columns.row(from + n);
-            match column.first_chunk::<BLOCK>() {
+            match column.first_chunk::<LINE>() {
                 Some(whole) => *read = *whole,
                 None => read[..count].copy_from_slice(column),
             }

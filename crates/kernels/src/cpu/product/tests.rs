@@ -128,8 +128,8 @@ fn bits_of_a_row_are_its_own() {
 #[test]
 fn columns_of_few_rows_have_the_bits_of_packed_matrices() {
     with_each_width(|| {
-        let shapes = [(1, 64, 64), (5, 128, 128), (13, 576, 64), (128, 1280, 192), (131, 640, 64)];
-        for (rows, depth, cols) in shapes.into_iter().chain([(129, 64, 128), (512, 192, 64)]) {
+        let whole = [(1, 64, 64), (5, 128, 128), (13, 576, 64), (128, 1280, 192), (131, 640, 64), (512, 192, 64)];
+        for (rows, depth, cols) in whole.into_iter().chain([(129, 64, 128), (13, 600, 64), (140, 607, 64)]) {
             let (x, bias) = (numbers(1, rows * 2 * depth), numbers(9, 2 * cols));
             let weights = [2, 3].map(|seed| numbers(seed, depth * cols));
             let weights = weights.each_ref().map(|w| Matrix::new(w, cols));
@@ -144,12 +144,17 @@ fn columns_of_few_rows_have_the_bits_of_packed_matrices() {
                 (wide, &turned[..], Joined::Below),
             ];
             for (x, matrices, joined) in forms {
+                if matches!(joined, Joined::Below) && !depth.is_multiple_of(PANEL) {
+                    continue;
+                }
                 let packed = match joined {
                     Joined::Beside => Panels::beside(matrices),
                     Joined::Below => Panels::below(matrices),
                 };
-                let block = pack_one(x);
-                for x in [Rows::Plain(x), Rows::Blocked(Block::new(block.get(), rows, x.num_cols()))] {
+                let count = rows * blocked_cols(x.num_cols());
+                let mut block = Scratch::new(count);
+                let block = &*pack_block(x, block.uninit(count));
+                for x in [Rows::Plain(x), Rows::Blocked(Block::new(block, rows, x.num_cols()))] {
                     for plus in [Plus::Nothing, Plus::Row(&bias[..packed.num_cols()])] {
                         let products = ByColumns::new(x, matrices, joined, plus);
                         let what = format!("{rows} rows, {joined:?} {} x {depth} x {cols}", matrices.len());

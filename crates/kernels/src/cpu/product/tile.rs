@@ -11,10 +11,10 @@ use crate::cpu::product::prefetch::prefetch;
 pub(crate) const PANEL: usize = 64;
 
 /// Values in a cache line.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 /// How many rows ahead a matrix is read that is not packed: a processor does not foresee rows that are on other pages.
-const ROWS_AHEAD: usize = 16;
+pub(super) const ROWS_AHEAD: usize = 16;
 
 /// Rows of both factors of sums over rows that are read at once. Rows that are 256 bytes apart share a quarter of the
 /// sets of an L1 cache, which hold this many lines of each factor.

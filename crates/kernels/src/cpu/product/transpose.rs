@@ -5,17 +5,7 @@ use std::mem::MaybeUninit;
 use pulp::Arch;
 
 use crate::cpu::gemm::Matrix;
-use crate::cpu::product::prefetch::prefetch;
-use crate::cpu::product::tile::arch;
-
-/// Values that are written at once: a cache line.
-pub(super) const LINE: usize = 16;
-
-/// Rows and columns of a block that fits the registers of AVX2.
-const BLOCK: usize = 8;
-
-/// Values of a row that are asked for before they are read.
-const AHEAD: usize = 2 * LINE;
+use crate::cpu::product::tile::{LINE, arch};
 
 /// Where the transpose of a matrix of whole lines of rows is written.
 pub(super) struct Lines<'o, F> {
@@ -25,7 +15,7 @@ pub(super) struct Lines<'o, F> {
 }
 
 /// Writes the transpose of a row-major matrix.
-pub(super) fn transpose<F: Fn(usize, usize) -> usize>(matrix: Matrix<'_>, mut lines: Lines<'_, F>) {
+pub(super) fn transpose_lines<F: Fn(usize, usize) -> usize>(matrix: Matrix<'_>, mut lines: Lines<'_, F>) {
     assert!(matrix.num_rows().is_multiple_of(LINE), "rows of a matrix that is transposed line by line");
     let done = match arch() {
         #[cfg(target_arch = "x86_64")]
@@ -34,10 +24,12 @@ pub(super) fn transpose<F: Fn(usize, usize) -> usize>(matrix: Matrix<'_>, mut li
         Arch::V4(simd) => x86::transpose(*simd, matrix, &mut lines),
         _ => 0,
     };
-    for col in done..matrix.num_cols() {
+    for first in (done..matrix.num_cols()).step_by(LINE) {
         for line in 0..matrix.num_rows() / LINE {
-            let values: [f32; LINE] = std::array::from_fn(|n| matrix.row(line * LINE + n)[col]);
-            lines.out[(lines.at)(col, line)].write_copy_of_slice(&values);
+            for col in first..matrix.num_cols().min(first + LINE) {
+                let values: [f32; LINE] = std::array::from_fn(|n| matrix.row(line * LINE + n)[col]);
+                lines.out[(lines.at)(col, line)].write_copy_of_slice(&values);
+            }
         }
     }
 }
@@ -51,6 +43,13 @@ mod x86 {
     use pulp::x86::V3;
 
     use super::*;
+    use crate::cpu::product::prefetch::prefetch;
+
+    /// Rows and columns of a block that fits the registers of AVX2.
+    const BLOCK: usize = 8;
+
+    /// Values of a row that are asked for before they are read.
+    const AHEAD: usize = 2 * LINE;
 
     /// Transposes whole lines; returns how many columns they have.
     pub fn transpose<F: Fn(usize, usize) -> usize>(simd: V3, matrix: Matrix<'_>, lines: &mut Lines<'_, F>) -> usize {
