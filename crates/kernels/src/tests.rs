@@ -234,17 +234,22 @@ fn attention_matches_formula() {
     for lengths in [vec![5, 5, 5], vec![1, 130, 7, 16, 33], vec![2; 90]] {
         for causal in [false, true] {
             for dropout in [None, Some(DropoutMask::new(11, 0.25))] {
-                let (heads, dim) = (3, 8);
-                let sequences = Sequences { lengths: lengths.clone().into(), heads, causal, dropout };
-                let rows = lengths.iter().sum();
-                compare(
-                    &format!("attention {lengths:?} causal {causal} dropout {}", dropout.is_some()),
-                    TOLERANCE,
-                    &[[rows, 3 * heads * dim]],
-                    &[],
-                    |Inputs { m, .. }| attention(&m[0], &sequences).unwrap(),
-                    |Inputs { m, .. }| attention_by_formula(m[0].clone(), &sequences, dim),
-                );
+                for dim in [8, 32] {
+                    let heads = 3;
+                    let sequences = Sequences { lengths: lengths.clone().into(), heads, causal, dropout };
+                    let rows = lengths.iter().sum();
+                    compare(
+                        &format!(
+                            "attention {lengths:?} of {dim} columns, causal {causal} dropout {}",
+                            dropout.is_some()
+                        ),
+                        TOLERANCE,
+                        &[[rows, 3 * heads * dim]],
+                        &[],
+                        |Inputs { m, .. }| attention(&m[0], &sequences).unwrap(),
+                        |Inputs { m, .. }| attention_by_formula(m[0].clone(), &sequences, dim),
+                    );
+                }
             }
         }
     }

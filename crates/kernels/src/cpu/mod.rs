@@ -3,6 +3,7 @@
 //! here.
 //!
 //! - `chunks`: sizes of tasks, independent of the number of threads.
+//! - `attention`: attention of one head over one sequence.
 //! - `autograd`: wraps a forward and a backward function over slices as one node of Burn's graph.
 //! - `bf16`: matrix products of factors in bf16, on processors with instructions for them.
 //! - `gemm`: matrix products over slices behind bounds-checked views.
@@ -13,6 +14,8 @@
 //! - `malloc`: a setting of glibc's allocator.
 //! - `host_values`: reads a tensor without a copy.
 
+#[cfg(feature = "flex")]
+pub(crate) mod attention;
 #[cfg(feature = "flex")]
 pub(crate) mod autograd;
 #[cfg(feature = "flex")]

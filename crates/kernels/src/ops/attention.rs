@@ -59,10 +59,14 @@ pub(crate) mod fused {
     use burn::tensor::Tensor;
 
     use crate::arguments::sequences::Sequences;
+    use crate::cpu::attention::backward;
+    use crate::cpu::attention::forward::{self, forward};
+    use crate::cpu::attention::head::{Head, HeadDropout, HeadRows};
+    use crate::cpu::attention::memory::Memory;
+    use crate::cpu::attention::short_backward::{self, short_backward};
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
     use crate::cpu::chunks::CHUNK_ROWS;
-    use crate::cpu::gemm::{Matrix, matmul, matmul_into};
-    use crate::cpu::simd::{exp, max, sum, vectorised};
+    use crate::cpu::gemm::Matrix;
     use crate::cpu::uninit::{Scratch, par_groups, write};
 
     #[derive(Debug, Clone)]
@@ -93,9 +97,9 @@ pub(crate) mod fused {
                 let (out, log_sums) = (write(out, |_| 0.0), write(log_sums, |_| 0.0));
                 let rows = out.len() / width;
                 let qkv = &qkv.get()[first * triple..][..rows * triple];
-                let mut scratch = Scratch::new(groups.longest * groups.longest);
+                let mut memory = forward::memory(groups.longest, width / sequences.heads);
                 for sequence in groups.starting_at(first) {
-                    forward_sequence(qkv, &sequence, sequences, width, (&mut *out, &mut *log_sums), &mut scratch);
+                    forward_sequence(qkv, &sequence, sequences, width, (&mut *out, &mut *log_sums), &mut memory);
                 }
                 [out, log_sums]
             });
@@ -159,178 +163,75 @@ pub(crate) mod fused {
         }
     }
 
-    /// Query, key and value of one head of a sequence, `[rows, dim]` each; `qkv` holds the rows of the group.
-    pub fn head<'a>(qkv: &'a [f32], sequence: &Sequence, head: usize, width: usize, dim: usize) -> [Matrix<'a>; 3] {
+    /// A head of a sequence; `qkv` holds the rows of the group.
+    pub fn head<'a>(
+        qkv: &'a [f32],
+        sequence: &Sequence,
+        sequences: &Sequences,
+        index: usize,
+        width: usize,
+    ) -> Head<'a> {
+        let dim = width / sequences.heads;
         let rows = Matrix::new(qkv, 3 * width).rows(sequence.start, sequence.rows);
-        [0, 1, 2].map(|part| rows.cols(part * width + head * dim, dim))
+        let dropout = sequences.dropout.map(|mask| {
+            let matrix = sequence.index as u64 * sequences.heads as u64 + index as u64;
+            let longest = sequence.longest as u64;
+            HeadDropout { mask, start: matrix * longest * longest, distance: sequence.longest }
+        });
+        let qkv = [0, 1, 2].map(|part| rows.cols(part * width + index * dim, dim));
+        Head { qkv, causal: sequences.causal, dropout }
     }
 
+    /// Writes the output of a sequence to `out`, the rows `[rows, width]` of its group, and the log-sum-exps of its
+    /// scores.
     pub fn forward_sequence(
         qkv: &[f32],
         sequence: &Sequence,
         sequences: &Sequences,
         width: usize,
         (out, log_sums): (&mut [f32], &mut [f32]),
-        scratch: &mut Scratch,
+        memory: &mut Memory<3>,
     ) {
-        let (heads, rows) = (sequences.heads, sequence.rows);
-        let dim = width / heads;
-        let scale = (dim as f32).sqrt().recip();
-        for n in 0..heads {
-            let [query, key, value] = head(qkv, sequence, n, width, dim);
-            let scores = matmul(query, key.t(), scratch.uninit(rows * rows));
-            let head = Head { sequence, sequences, index: n, scale };
-            softmax(&mut *scores, rows, &mut *log_sums, head);
-            matmul_into(Matrix::new(scores, rows), value, &mut out[sequence.start * width + n * dim..], width);
-        }
-    }
-
-    /// One head of one sequence, whose scores are a matrix `[rows, rows]`.
-    pub struct Head<'a> {
-        pub sequence: &'a Sequence,
-        pub sequences: &'a Sequences,
-        pub index: usize,
-        /// `1 / sqrt(dim)`.
-        pub scale: f32,
-    }
-
-    impl Head<'_> {
-        /// Number of keys that the query of a row attends to.
-        #[inline(always)]
-        fn num_keys(&self, row: usize) -> usize {
-            if self.sequences.causal { row + 1 } else { self.sequence.rows }
-        }
-
-        /// Index of a row's log-sum-exp within the group.
-        #[inline(always)]
-        fn log_sum_index(&self, row: usize) -> usize {
-            (self.sequence.start + row) * self.sequences.heads + self.index
-        }
-
-        /// Dropout position of a row's first probability.
-        #[inline(always)]
-        fn dropout_position(&self, row: usize) -> u64 {
-            let longest = self.sequence.longest as u64;
-            let matrix = self.sequence.index as u64 * self.sequences.heads as u64 + self.index as u64;
-            (matrix * longest + row as u64) * longest
-        }
-    }
-
-    vectorised! {
-        /// Replaces scores by probabilities with dropout, and writes their log-sum-exp. Rows are `distance` values
-        /// apart, of which those after the keys become 0.
-        pub fn softmax(scores: &'a mut [f32], distance: usize, log_sums: &'a mut [f32], head: Head<'a>) {
-            for (row, scores) in scores.chunks_exact_mut(distance).take(head.sequence.rows).enumerate() {
-                let num_keys = head.num_keys(row);
-                let (scores, hidden) = scores.split_at_mut(num_keys);
-                hidden.fill(0.0);
-                let top = max(scores, f32::NEG_INFINITY) * head.scale;
-                scores.iter_mut().for_each(|score| *score = exp(score.mul_add(head.scale, -top)));
-                let total = sum(num_keys, |i| scores[i]);
-                let inverse = total.recip();
-                match head.sequences.dropout {
-                    None => scores.iter_mut().for_each(|score| *score *= inverse),
-                    Some(mask) => {
-                        let mask = mask.starting_at(head.dropout_position(row));
-                        for (i, score) in scores.iter_mut().enumerate() {
-                            *score *= inverse * mask.factor(i);
-                        }
-                    }
-                }
-                log_sums[head.log_sum_index(row)] = top + total.ln();
-            }
-        }
-    }
-
-    vectorised! {
-        /// Replaces scores by probabilities with dropout, and `slopes`, the gradient of the probabilities, by the
-        /// gradient of the scores.
-        fn score_gradients(scores: &'a mut [f32], slopes: &'a mut [f32], log_sums: &'a [f32], head: Head<'a>) {
-            let rows = head.sequence.rows;
-            let matrices = scores.chunks_exact_mut(rows).zip(slopes.chunks_exact_mut(rows));
-            for (row, (scores, slopes)) in matrices.enumerate() {
-                let num_keys = head.num_keys(row);
-                scores[num_keys..].fill(0.0);
-                slopes[num_keys..].fill(0.0);
-                let (probabilities, slopes) = (&mut scores[..num_keys], &mut slopes[..num_keys]);
-                let log_sum = log_sums[head.log_sum_index(row)];
-                probabilities.iter_mut().for_each(|p| *p = exp(p.mul_add(head.scale, -log_sum)));
-                let mask = head.sequences.dropout.map(|mask| mask.starting_at(head.dropout_position(row)));
-                if let Some(mask) = mask {
-                    slopes.iter_mut().enumerate().for_each(|(i, slope)| *slope *= mask.factor(i));
-                }
-                let mean = sum(num_keys, |i| probabilities[i] * slopes[i]);
-                for (p, slope) in probabilities.iter_mut().zip(slopes) {
-                    *slope = *p * (*slope - mean) * head.scale;
-                }
-                // The gradient of the values needs the probabilities after dropout, that of the scores those before it.
-                if let Some(mask) = mask {
-                    probabilities.iter_mut().enumerate().for_each(|(i, p)| *p *= mask.factor(i));
-                }
-            }
+        let (heads, start) = (sequences.heads, sequence.start);
+        for index in 0..heads {
+            let head = head(qkv, sequence, sequences, index, width);
+            let out = HeadRows { values: &mut out[start * width + index * (width / heads)..], stride: width };
+            let log_sums = HeadRows { values: &mut log_sums[start * heads + index..], stride: heads };
+            forward(&head, memory, out, log_sums);
         }
     }
 
     fn backward(saved: &Saved, gradient: &Values) -> FlexTensor {
         let sequences = &saved.sequences;
-        let rows = saved.log_sums.len() / sequences.heads;
+        let heads = sequences.heads;
+        let rows = saved.log_sums.len() / heads;
         let width = gradient.get().len() / rows.max(1);
+        let (dim, stride) = (width / heads, 3 * width);
         let groups = Groups::new(sequences);
-        let [values] = par_groups(&groups.ends, [3 * width], |first, [out]| {
+        let [values] = par_groups(&groups.ends, [stride], |first, [out]| {
             let out = write(out, |_| 0.0);
-            let rows = out.len() / (3 * width);
-            let group = Group {
-                qkv: &saved.qkv.get()[first * 3 * width..][..rows * 3 * width],
-                gradient: &gradient.get()[first * width..][..rows * width],
-                log_sums: &saved.log_sums[first * sequences.heads..][..rows * sequences.heads],
-                width,
-            };
+            let rows = out.len() / stride;
+            let qkv = &saved.qkv.get()[first * stride..][..rows * stride];
+            let gradient = Matrix::new(&gradient.get()[first * width..][..rows * width], width);
+            let log_sums = &saved.log_sums[first * heads..][..rows * heads];
+            let mut memory = short_backward::memory(dim);
             let mut scratch = [(); 2].map(|()| Scratch::new(groups.longest * groups.longest));
             for sequence in groups.starting_at(first) {
-                backward_sequence(&group, &sequence, sequences, out, &mut scratch);
+                let start = sequence.start;
+                for index in 0..heads {
+                    let head = head(qkv, &sequence, sequences, index, width);
+                    let gradient = gradient.rows(start, sequence.rows).cols(index * dim, dim);
+                    let log_sums = (&log_sums[start * heads + index..], heads);
+                    let out = &mut out[start * stride + index * dim..];
+                    let rows = HeadRows { values: &mut *out, stride };
+                    if !short_backward(&head, gradient, log_sums, &mut memory, rows) {
+                        let rows = HeadRows { values: out, stride };
+                        backward::backward(&head, gradient, log_sums, &mut scratch, rows);
+                    }
+                }
             }
             [out]
         });
-        flex_tensor(values, [rows, 3 * width])
-    }
-
-    /// The rows of one group that its gradient is computed from.
-    struct Group<'a> {
-        qkv: &'a [f32],
-        gradient: &'a [f32],
-        log_sums: &'a [f32],
-        width: usize,
-    }
-
-    /// Writes the gradient of a sequence to `out`, the rows `[rows, 3 * width]` of its group.
-    ///
-    /// With P the probabilities, D their dropout, and G the gradient of the output (Dao et al., 2022, arXiv:2205.14135,
-    /// app. B.4, with dropout):
-    /// dV = (D P)^T G; dP = D (G V^T); dS = P (dP - rowsum(P dP)); dQ = dS K / sqrt(dim); dK = dS^T Q / sqrt(dim).
-    fn backward_sequence(
-        group: &Group<'_>,
-        sequence: &Sequence,
-        sequences: &Sequences,
-        out: &mut [f32],
-        scratch: &mut [Scratch; 2],
-    ) {
-        let Group { qkv, gradient, log_sums, width } = *group;
-        let (heads, rows) = (sequences.heads, sequence.rows);
-        let (dim, stride) = (width / heads, 3 * width);
-        let scale = (dim as f32).sqrt().recip();
-        let [for_scores, for_slopes] = scratch;
-        for n in 0..heads {
-            let [query, key, value] = head(qkv, sequence, n, width, dim);
-            let gradient = Matrix::new(gradient, width).rows(sequence.start, rows).cols(n * dim, dim);
-            let probabilities = matmul(query, key.t(), for_scores.uninit(rows * rows));
-            let slopes = matmul(gradient, value.t(), for_slopes.uninit(rows * rows));
-            let out = &mut out[sequence.start * stride + n * dim..];
-            let head = Head { sequence, sequences, index: n, scale };
-            score_gradients(&mut *probabilities, &mut *slopes, log_sums, head);
-            let (probabilities, slopes) = (Matrix::new(probabilities, rows), Matrix::new(slopes, rows));
-            matmul_into(slopes, key, out, stride);
-            matmul_into(slopes.t(), query, &mut out[width..], stride);
-            matmul_into(probabilities.t(), gradient, &mut out[2 * width..], stride);
-        }
+        flex_tensor(values, [rows, stride])
     }
 }

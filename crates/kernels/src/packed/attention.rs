@@ -24,10 +24,11 @@ mod fused {
     use burn::tensor::Tensor;
 
     use crate::arguments::sequences::Sequences;
+    use crate::cpu::attention::forward;
     use crate::cpu::autograd::{Values, flex_tensor};
     use crate::cpu::bf16::attention::{FEWEST_ROWS, Softmax, attend};
     use crate::cpu::bf16::unit::Unit;
-    use crate::cpu::uninit::{Scratch, par_groups, write};
+    use crate::cpu::uninit::{par_groups, write};
     use crate::ops::attention::fused::{Groups, checked_width, forward_sequence, head};
 
     pub fn attention(unit: Unit, qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor<2>> {
@@ -43,16 +44,16 @@ mod fused {
             let rows = out.len() / width;
             let qkv = &qkv.get()[first * triple..][..rows * triple];
             let short = groups.longest.min(FEWEST_ROWS);
-            let (mut scratch, mut log_sums) = (Scratch::new(short * short), vec![0.0; rows * heads]);
+            let (mut memory, mut log_sums) = (forward::memory(short, dim), vec![0.0; rows * heads]);
             let ready = unit.on_this_thread();
             for sequence in groups.starting_at(first) {
                 if sequence.rows < FEWEST_ROWS {
-                    forward_sequence(qkv, &sequence, sequences, width, (&mut *out, &mut log_sums), &mut scratch);
+                    forward_sequence(qkv, &sequence, sequences, width, (&mut *out, &mut log_sums), &mut memory);
                     continue;
                 }
                 for index in 0..heads {
                     let out = &mut out[sequence.start * width + index * dim..];
-                    attend(&ready, head(qkv, &sequence, index, width, dim), softmax, (out, width));
+                    attend(&ready, head(qkv, &sequence, sequences, index, width).qkv, softmax, (out, width));
                 }
             }
             [out]

@@ -59,18 +59,18 @@ fn tiled<T: Tiled>(tiled: T) {
 }
 
 #[cfg(not(test))]
-pub(super) fn arch() -> Arch {
+pub(crate) fn arch() -> Arch {
     Arch::new()
 }
 
 #[cfg(test)]
 thread_local! {
     /// What this thread computes with in place of the widest vectors.
-    pub(super) static ARCH: std::cell::Cell<Option<Arch>> = const { std::cell::Cell::new(None) };
+    pub(crate) static ARCH: std::cell::Cell<Option<Arch>> = const { std::cell::Cell::new(None) };
 }
 
 #[cfg(test)]
-pub(super) fn arch() -> Arch {
+pub(crate) fn arch() -> Arch {
     ARCH.get().unwrap_or_default()
 }
 
@@ -98,28 +98,41 @@ macro_rules! add_row {
 
 /// Values of a left factor: the one of row `n` at `k` is `values[n * row + k * depth]`.
 #[derive(Clone, Copy)]
-struct Left<'a> {
-    values: &'a [f32],
-    row: usize,
-    depth: usize,
+pub(crate) struct Left<'a> {
+    pub values: &'a [f32],
+    pub row: usize,
+    pub depth: usize,
 }
 
-/// The inner loop: adds `depth` products to each value of `N` rows of sums. The rows of the right factor are `step`
-/// apart; `ahead` asks for what is read later.
-///
-/// The sums pass through a pointer that hides its target from the compiler. Without it, sums over rows on AVX2 wrote
-/// each sum to the stack after each multiply-add. With link-time optimisation, products of rows did so with some sums.
+/// [`summed`], with sums that pass through a pointer that hides its target from the compiler. Without it, sums over
+/// rows on AVX2 wrote each sum to the stack after each multiply-add. With link-time optimisation, products of rows did
+/// so with some sums.
 #[inline(always)]
-#[expect(unsafe_code, reason = "a bounds check in the inner loop has the compiler keep the sums in memory")]
 fn add_products<S: Simd, const V: usize, const N: usize>(
     simd: S,
     sums: &mut [[S::f32s; V]; N],
     depth: usize,
     left: Left<'_>,
-    (right, step): (&[[S::f32s; V]], usize),
+    right: (&[[S::f32s; V]], usize),
     ahead: impl Fn(usize),
 ) {
-    let Some(last) = depth.checked_sub(1) else { return };
+    let kept = black_box(sums);
+    *kept = summed(simd, *kept, depth, left, right, ahead);
+}
+
+/// The inner loop: adds `depth` products to each value of `N` rows of sums. The rows of the right factor are `step`
+/// apart; `ahead` asks for what is read later.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a bounds check in the inner loop has the compiler keep the sums in memory")]
+pub(crate) fn summed<S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    mut sums: [[S::f32s; V]; N],
+    depth: usize,
+    left: Left<'_>,
+    (right, step): (&[[S::f32s; V]], usize),
+    ahead: impl Fn(usize),
+) -> [[S::f32s; V]; N] {
+    let Some(last) = depth.checked_sub(1) else { return sums };
     let last_value = (N - 1).checked_mul(left.row).zip(last.checked_mul(left.depth));
     let last_value = last_value.and_then(|(row, value)| row.checked_add(value));
     assert!(last_value.is_some_and(|at| at < left.values.len()), "values of the left factor of a tile");
@@ -128,25 +141,23 @@ fn add_products<S: Simd, const V: usize, const N: usize>(
     let left = |n: usize, k: usize| unsafe { *left.values.get_unchecked(n * left.row + k * left.depth) };
     // SAFETY: as above.
     let right = |k: usize| unsafe { right.get_unchecked(k * step) };
-    let kept = black_box(sums);
-    let mut sums = *kept;
     for k in 0..depth {
         ahead(k);
         let row = right(k);
         add_row!(simd, sums, row, N, V, |n| left(n, k));
     }
-    *kept = sums;
+    sums
 }
 
 /// What is computed tile by tile.
-trait Tiles<S: Simd, const V: usize> {
+pub(crate) trait Tiles<S: Simd, const V: usize> {
     /// The sums of the rows from `row` on.
     fn tile<const N: usize>(&mut self, simd: S, row: usize);
 }
 
 /// Computes all tiles of `rows` rows.
 #[inline(always)]
-fn each_tile<S: Simd, const V: usize>(simd: S, rows: usize, tiles: &mut impl Tiles<S, V>) {
+pub(crate) fn each_tile<S: Simd, const V: usize>(simd: S, rows: usize, tiles: &mut impl Tiles<S, V>) {
     let mut row = 0;
     while row < rows {
         let count = match rows - row {
@@ -308,7 +319,11 @@ fn ahead(next: &[f32], row: usize, depth: usize, width: usize) -> Option<&[f32]>
 /// The vectors from `column` on, and the distance between those of a row and those of the next; the rows of `panel` are
 /// `stride` values apart.
 #[inline(always)]
-fn columns<S: Simd, const V: usize>(panel: &[f32], stride: usize, column: usize) -> (&[[S::f32s; V]], usize) {
+pub(crate) fn columns<S: Simd, const V: usize>(
+    panel: &[f32],
+    stride: usize,
+    column: usize,
+) -> (&[[S::f32s; V]], usize) {
     let width = V * S::F32_LANES;
     let rows = S::as_simd_f32s(panel).0.as_chunks::<V>().0;
     (rows.get(column / width..).unwrap_or_default(), stride / width)
