@@ -18,4 +18,6 @@ pub(crate) mod head;
 pub(crate) mod memory;
 pub(crate) mod short_backward;
 mod strip;
+#[cfg(test)]
+mod tests;
 mod tiles;
