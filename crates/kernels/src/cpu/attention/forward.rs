@@ -15,13 +15,14 @@ use crate::cpu::product::tile::{arch, columns};
 /// cache.
 const MOST_IN_PLACE: usize = 32;
 
-/// For sequences of at most `rows` rows, and heads of `dim` columns: queries `[dim, width]`, scores `[keys, width]`, and
-/// values in strips as wide as a tile, `[strips, keys, width]`.
+/// For sequences of at most `rows` rows, and heads of `dim` columns: queries `[dim, width]`, scores `[keys, width]`,
+/// and values in strips as wide as a tile, `[strips, keys, width]`.
 pub(crate) fn memory(rows: usize, dim: usize) -> Memory<3> {
     Memory::new([dim * MOST_COLUMNS, rows * MOST_COLUMNS, rows * dim.next_multiple_of(MOST_COLUMNS)])
 }
 
-/// Writes `softmax(Q K^T / sqrt(dim)) V`, `[rows, dim]`, and a log-sum-exp for each row; other values stay as they are.
+/// Writes `softmax(Q K^T / sqrt(dim)) V`, `[rows, dim]`, and the log-sum-exp of each row's scores; other values stay as
+/// they are. A causal row has the scores of the keys up to its own; dropout applies to the probabilities.
 pub(crate) fn forward(head: &Head<'_>, memory: &mut Memory<3>, out: HeadRows<'_>, log_sums: HeadRows<'_>) {
     struct Call<'m, 'o> {
         head: &'m Head<'m>,

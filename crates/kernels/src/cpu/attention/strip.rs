@@ -13,7 +13,7 @@ pub(super) struct Strip {
     /// Row of the first.
     pub first: usize,
     pub count: usize,
-    /// The keys that at least one of them attends to: the first ones.
+    /// Keys in a matrix of scores, from the first on: at least those that one of the queries attends to.
     pub keys: usize,
 }
 
@@ -73,13 +73,13 @@ pub(super) fn probabilities(head: &Head<'_>, strip: Strip, width: usize, scores:
         }
     }
     for (top, total) in top[..width].iter_mut().zip(&total[..width]) {
-        *top += ln(*total);
+        *top += if total.is_finite() { ln(*total) } else { *total };
     }
     top
 }
 
 /// Replaces scores by probabilities with dropout, and `slopes`, the gradient of the probabilities, by the gradient of
-/// the scores.
+/// the scores. Both are 0 for keys after their query, whatever other rows hold.
 #[inline(always)]
 pub(super) fn gradients(
     head: &Head<'_>,
@@ -89,6 +89,7 @@ pub(super) fn gradients(
     log_sums: &Lanes,
 ) {
     let (scores, slopes) = (&mut scores[..strip.keys * width], &mut slopes[..strip.keys * width]);
+    // So that no infinite product with a hidden key enters a mean.
     strip.hide(head, width, scores, f32::NEG_INFINITY);
     strip.hide(head, width, slopes, 0.0);
     let scale = head.scale();
@@ -113,4 +114,6 @@ pub(super) fn gradients(
             scores.iter_mut().enumerate().for_each(|(lane, p)| *p *= mask.factor(lane * distance + key));
         }
     }
+    strip.hide(head, width, scores, 0.0);
+    strip.hide(head, width, slopes, 0.0);
 }

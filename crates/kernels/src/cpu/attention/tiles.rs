@@ -63,7 +63,7 @@ impl<S: Simd, const V: usize> Tiles<S, V> for Products<'_, '_, S, V> {
             }
         }
         let left = Left { values: &left.values[row * left.row..], ..*left };
-        let sums = summed(simd, sums, *depth, left, *right, |_| ());
+        let sums = summed(simd, sums, *depth, left, *right);
         for (n, sums) in sums.iter().enumerate() {
             let (row, sums) = (&mut out.values[(row + n) * out.stride..], pulp::bytemuck::cast_slice(sums));
             // In two branches, so that the compiler knows the length of whole rows.

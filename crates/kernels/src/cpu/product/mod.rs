@@ -23,7 +23,7 @@ mod prefetch;
 pub(crate) mod row_sums;
 pub(crate) mod rows;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod tile;
 mod transpose;
 pub(crate) mod weighted_rows;

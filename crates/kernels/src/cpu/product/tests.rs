@@ -16,7 +16,7 @@ use crate::tests::assert_close;
 /// Sums of up to 1300 products of numbers below 1.
 const TOLERANCE: f32 = 1e-5;
 
-fn numbers(seed: usize, count: usize) -> Vec<f32> {
+pub(crate) fn numbers(seed: usize, count: usize) -> Vec<f32> {
     (0..count).map(|n| ((n * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
 }
 
@@ -198,7 +198,7 @@ fn products_by_columns_need_whole_panels() {
 }
 
 /// Runs `compute` on one thread with these vectors.
-fn on_arch<T: Send>(arch: pulp::Arch, compute: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn on_arch<T: Send>(arch: pulp::Arch, compute: impl FnOnce() -> T + Send) -> T {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     pool.install(|| {
         ARCH.set(Some(arch));
@@ -220,7 +220,7 @@ fn with_vectors(arch: pulp::Arch) -> [Vec<f32>; 2] {
 }
 
 /// Runs `check` with each kind of vectors that this processor has.
-fn with_each_width(check: impl Fn() + Send + Sync) {
+pub(crate) fn with_each_width(check: impl Fn() + Send + Sync) {
     #[cfg(target_arch = "x86_64")]
     let narrow = pulp::x86::V3::try_new().map(pulp::Arch::V3);
     #[cfg(not(target_arch = "x86_64"))]

@@ -104,47 +104,73 @@ pub(crate) struct Left<'a> {
     pub depth: usize,
 }
 
-/// [`summed`], with sums that pass through a pointer that hides its target from the compiler. Without it, sums over
-/// rows on AVX2 wrote each sum to the stack after each multiply-add. With link-time optimisation, products of rows did
-/// so with some sums.
+/// The inner loop: adds `depth` products to each value of `N` rows of sums. The rows of the right factor are `step`
+/// apart; `ahead` asks for what is read later. [`is_inside`] must hold.
+///
+/// A macro, because each function that holds it has its own way to keep the sums in registers.
+macro_rules! add_depth {
+    (
+        $simd:ident, $sums:ident [$N:ident, $V:ident], $depth:ident, $left:ident, $right:ident, $step:ident,
+        $ahead:expr
+    ) => {
+        // SAFETY: the last value's index is within the slice, and all others are smaller.
+        let left = |n: usize, k: usize| unsafe { *$left.values.get_unchecked(n * $left.row + k * $left.depth) };
+        // SAFETY: as above.
+        let right = |k: usize| unsafe { $right.get_unchecked(k * $step) };
+        for k in 0..$depth {
+            $ahead(k);
+            let row = right(k);
+            add_row!($simd, $sums, row, $N, $V, |n| left(n, k));
+        }
+    };
+}
+
+/// Panics unless the factors hold all values of `rows` rows of sums. False if there is nothing to add.
 #[inline(always)]
+fn is_inside(rows: usize, depth: usize, left: Left<'_>, (right, step): (usize, usize)) -> bool {
+    let Some(last) = depth.checked_sub(1) else { return false };
+    let last_value = (rows - 1).checked_mul(left.row).zip(last.checked_mul(left.depth));
+    let last_value = last_value.and_then(|(row, value)| row.checked_add(value));
+    assert!(last_value.is_some_and(|at| at < left.values.len()), "values of the left factor of a tile");
+    assert!(last.checked_mul(step).is_some_and(|at| at < right), "rows of the right factor of a tile");
+    true
+}
+
+/// Adds `depth` products to each value of `N` rows of sums.
+///
+/// The sums pass through a pointer that hides its target from the compiler. Without it, sums over rows on AVX2 wrote
+/// each sum to the stack after each multiply-add. With link-time optimisation, products of rows did so with some sums.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a bounds check in the inner loop has the compiler keep the sums in memory")]
 fn add_products<S: Simd, const V: usize, const N: usize>(
     simd: S,
     sums: &mut [[S::f32s; V]; N],
     depth: usize,
     left: Left<'_>,
-    right: (&[[S::f32s; V]], usize),
+    (right, step): (&[[S::f32s; V]], usize),
     ahead: impl Fn(usize),
 ) {
-    let kept = black_box(sums);
-    *kept = summed(simd, *kept, depth, left, right, ahead);
+    if is_inside(N, depth, left, (right.len(), step)) {
+        let kept = black_box(sums);
+        let mut sums = *kept;
+        add_depth!(simd, sums[N, V], depth, left, right, step, ahead);
+        *kept = sums;
+    }
 }
 
-/// The inner loop: adds `depth` products to each value of `N` rows of sums. The rows of the right factor are `step`
-/// apart; `ahead` asks for what is read later.
+/// `sums`, with `depth` products added to each value. They stay in registers: for products of a few rows and columns,
+/// where a way through memory takes as long as the multiply-adds.
 #[inline(always)]
-#[expect(unsafe_code, reason = "a bounds check in the inner loop has the compiler keep the sums in memory")]
+#[expect(unsafe_code, reason = "as in `add_products`")]
 pub(crate) fn summed<S: Simd, const V: usize, const N: usize>(
     simd: S,
     mut sums: [[S::f32s; V]; N],
     depth: usize,
     left: Left<'_>,
     (right, step): (&[[S::f32s; V]], usize),
-    ahead: impl Fn(usize),
 ) -> [[S::f32s; V]; N] {
-    let Some(last) = depth.checked_sub(1) else { return sums };
-    let last_value = (N - 1).checked_mul(left.row).zip(last.checked_mul(left.depth));
-    let last_value = last_value.and_then(|(row, value)| row.checked_add(value));
-    assert!(last_value.is_some_and(|at| at < left.values.len()), "values of the left factor of a tile");
-    assert!(last.checked_mul(step).is_some_and(|at| at < right.len()), "rows of the right factor of a tile");
-    // SAFETY: `k` is at most `last` and `n` below `N`, with which both are in bounds.
-    let left = |n: usize, k: usize| unsafe { *left.values.get_unchecked(n * left.row + k * left.depth) };
-    // SAFETY: as above.
-    let right = |k: usize| unsafe { right.get_unchecked(k * step) };
-    for k in 0..depth {
-        ahead(k);
-        let row = right(k);
-        add_row!(simd, sums, row, N, V, |n| left(n, k));
+    if is_inside(N, depth, left, (right.len(), step)) {
+        add_depth!(simd, sums[N, V], depth, left, right, step, |_| ());
     }
     sums
 }
