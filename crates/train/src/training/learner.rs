@@ -18,6 +18,7 @@ use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::optimizer::Optimizer;
 use crate::optim::param_groups::LearningRate;
 use crate::optim::state_tensor::StateTensor;
+use crate::run_dir::checkpoint::finite::check_finite;
 use crate::run_dir::checkpoint::{Checkpoint, Tensors};
 use crate::training::stages::Stages;
 use crate::training::step::{Scalars, StepOutcome};
@@ -122,7 +123,7 @@ impl Learner {
     /// # Errors
     /// [`TrainError::SpoiledWeights`]; [`TrainError::Model`] when the device cannot return its data.
     pub fn check_finite(&self, step: u64) -> Result<(), TrainError> {
-        Tensors { model: weights(&self.model), ..Tensors::default() }.check_finite(step)
+        weights(&self.model).iter().try_for_each(|(name, tensor)| check_finite(step, name, &tensor.values()?))
     }
 
     /// Locks and unlocks what the stage of `step` asks for; returns what trains from here on.

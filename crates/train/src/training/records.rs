@@ -199,7 +199,6 @@ impl Records {
         started: Instant,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        tensors.check_finite(progress.step)?;
         self.dir.check_present()?;
         self.metrics.sync()?;
         self.sync_events(observer);

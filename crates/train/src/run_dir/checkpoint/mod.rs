@@ -8,12 +8,14 @@
 //! What goes into the tensors is decided by their owners, `optim` and `training`.
 //!
 //! - this file: the types, saving and loading
+//! - `finite`: values that are NaN or infinite
 //! - `manifest`: the file that lists the others
 //! - `reading`: verified reading of each file
 //! - `retention`: which checkpoints stay on the disk, and deleting the others
 //! - `tensors`: tensors as bytes of a safetensors file
 //! - `writing`: files that are hashed while they are written
 
+pub(crate) mod finite;
 pub(crate) mod manifest;
 mod reading;
 pub(crate) mod retention;
@@ -26,9 +28,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dualenc_kernels::CHUNK;
 use dualenc_model::HostTensor;
-use rayon::prelude::*;
 
 use crate::config::{ConfigError, RunConfig};
 use crate::error::TrainError;
@@ -102,8 +102,9 @@ pub fn path_of(dir: &Path, step: u64) -> PathBuf {
 /// unless it is a rescue. The process must hold the run's lock.
 ///
 /// # Errors
-/// [`TrainError::Write`] when a file cannot be written; no older checkpoint is deleted then. [`TrainError::Checkpoint`]
-/// when the tensors cannot be serialised; [`TrainError::Model`] when the device cannot return its data.
+/// [`TrainError::SpoiledWeights`] when a value is not finite; [`TrainError::Write`] when a file cannot be written;
+/// [`TrainError::Checkpoint`] when the tensors cannot be serialised; [`TrainError::Model`] when the device cannot
+/// return its data. There is no new checkpoint then, and no older one is deleted.
 pub fn save(
     dir: &Path,
     progress: &Progress,
@@ -131,7 +132,7 @@ pub fn save(
 fn write_files(dir: &Path, progress: &Progress, config: &str, tensors: Tensors<'_>) -> Result<(), TrainError> {
     let mut files = BTreeMap::new();
     let mut write = |name: &str, tensors: BTreeMap<String, StateTensor<'_>>| {
-        files.insert(name.to_owned(), write_tensors(dir, name, &TensorFile::new(tensors, dir)?)?);
+        files.insert(name.to_owned(), write_tensors(dir, name, progress.step, &TensorFile::new(tensors, dir)?)?);
         Ok::<(), TrainError>(())
     };
     write(MODEL, tensors.model)?;
@@ -192,34 +193,6 @@ pub fn load(path: &Path) -> Result<Checkpoint, TrainError> {
         ema: files.get(EMA).map(|entry| read_tensors(path, EMA, entry)).transpose()?,
         optimizer,
     })
-}
-
-impl Tensors<'_> {
-    /// Looks for a value that is NaN or infinite. `step`: updates done.
-    ///
-    /// # Errors
-    /// [`TrainError::SpoiledWeights`] with the first tensor that holds one; [`TrainError::Model`] when the device
-    /// cannot return its data.
-    pub fn check_finite(&self, step: u64) -> Result<(), TrainError> {
-        let states = self.optimizer.iter().chain(self.ema.iter().flatten());
-        for (name, tensor) in self.model.iter().chain(states) {
-            let values = tensor.values()?;
-            if let Some(count) = num_not_finite(&values) {
-                return Err(TrainError::SpoiledWeights { step, tensor: name.clone(), count, all: values.len() });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// How many values are NaN or infinite; `None`: all are finite.
-fn num_not_finite(values: &[f32]) -> Option<usize> {
-    // Without an early end, which would keep the compiler from using vectors.
-    let are_finite = |values: &[f32]| values.iter().fold(true, |all, value| all & value.is_finite());
-    if values.par_chunks(CHUNK).all(are_finite) {
-        return None;
-    }
-    Some(values.iter().filter(|value| !value.is_finite()).count())
 }
 
 impl Checkpoint {

@@ -24,8 +24,17 @@ pub(crate) struct TensorFile<'a> {
     /// With its length before it.
     header: Vec<u8>,
     num_bytes: u64,
-    /// In the order of the file; whether each is a count.
-    tensors: Vec<(bool, StateTensor<'a>)>,
+    /// In the order of the file: whether it is a count, and its name.
+    tensors: Vec<(bool, String, StateTensor<'a>)>,
+}
+
+/// A tensor of a [`TensorFile`] that is about to be written.
+pub(crate) struct FileTensor<'a> {
+    pub name: &'a str,
+    /// Row-major.
+    pub values: &'a [f32],
+    /// The values as they stand in the file.
+    pub bytes: &'a [u8],
 }
 
 impl<'a> TensorFile<'a> {
@@ -59,7 +68,7 @@ impl<'a> TensorFile<'a> {
         }
         let header = [&(text.len() as u64).to_le_bytes()[..], &text].concat();
         let num_bytes = (header.len() + end) as u64;
-        Ok(Self { header, num_bytes, tensors: tensors.into_iter().map(|(kind, _, tensor)| (kind, tensor)).collect() })
+        Ok(Self { header, num_bytes, tensors })
     }
 
     /// Size of the file.
@@ -72,19 +81,19 @@ impl<'a> TensorFile<'a> {
         &self.header
     }
 
-    /// Passes the bytes of one tensor after the other to `put`.
+    /// Passes one tensor after the other to `put`. Each is read once.
     ///
     /// # Errors
     /// Those of `put`; [`ModelError::Device`] when the device cannot return its data, and [`ModelError::Internal`] when
     /// it returns another number of values than the header says.
-    pub fn each<E: From<ModelError>>(&self, mut put: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        for (is_count, tensor) in &self.tensors {
+    pub fn each<E: From<ModelError>>(&self, mut put: impl FnMut(FileTensor<'_>) -> Result<(), E>) -> Result<(), E> {
+        for (is_count, name, tensor) in &self.tensors {
             let values = tensor.values()?;
             if values.len() != tensor.shape.iter().product::<usize>() {
                 let problem = format!("a tensor of the shape {:?} has {} values", tensor.shape, values.len());
                 return Err(ModelError::Internal(problem).into());
             }
-            put(FileValues::new(values, *is_count).bytes())?;
+            put(FileTensor { name, values: &values, bytes: FileValues::new(&values, *is_count).bytes() })?;
         }
         Ok(())
     }
@@ -101,7 +110,7 @@ pub(crate) fn serialize<'a>(
     let mut file = TensorFile::new(tensors, context)?;
     let mut bytes = std::mem::take(&mut file.header);
     file.each(|tensor| {
-        bytes.extend_from_slice(tensor);
+        bytes.extend_from_slice(tensor.bytes);
         Ok::<(), TrainError>(())
     })?;
     Ok(bytes)
@@ -137,13 +146,13 @@ enum FileValues<'a> {
 }
 
 impl<'a> FileValues<'a> {
-    fn new(values: Cow<'a, [f32]>, is_count: bool) -> Self {
+    fn new(values: &'a [f32], is_count: bool) -> Self {
         if is_count {
             Self::Counts(values.iter().map(|value| (*value as i64).to_le()).collect())
         } else if cfg!(target_endian = "big") {
             Self::Floats(values.iter().map(|value| f32::from_bits(value.to_bits().to_le())).collect())
         } else {
-            Self::Floats(values)
+            Self::Floats(Cow::Borrowed(values))
         }
     }
 

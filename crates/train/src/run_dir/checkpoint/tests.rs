@@ -2,11 +2,13 @@
 
 mod mutations;
 
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 
 use super::*;
 use crate::run_dir::checkpoint::retention::clean;
+use crate::run_dir::checkpoint::tensors::serialize;
 
 fn progress(step: u64) -> Progress {
     Progress {
@@ -196,16 +198,42 @@ fn values_that_are_not_finite() {
     save_steps(dir.path(), [1], 1);
     let mut bad = tensors(0.5);
     bad.get_mut("a.weight").unwrap().values[4] = f32::NAN;
-    let spoiled = Tensors { model: saved(bad.clone()), ..Tensors::default() };
-    let error = spoiled.check_finite(7).unwrap_err().to_string();
-    assert!(error.contains("after step 7, 1 of the 6 values of `a.weight` are not finite"), "{error}");
-    let states = Tensors { model: saved(tensors(1.0)), optimizer: saved(bad), ..Tensors::default() };
-    assert!(states.check_finite(7).is_err());
-    assert!(Tensors { model: saved(tensors(1.0)), ..Tensors::default() }.check_finite(7).is_ok());
+    let good = || saved(tensors(1.0));
+    for spoiled in [
+        Tensors { model: saved(bad.clone()), optimizer: good(), ema: Some(good()) },
+        Tensors { model: good(), optimizer: saved(bad.clone()), ema: Some(good()) },
+        Tensors { model: good(), optimizer: good(), ema: Some(saved(bad.clone())) },
+    ] {
+        let error = save(dir.path(), &progress(7), "x = 1\n", spoiled, Retention { keep: 1, best: None }).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("after step 7, 1 of the 6 values of `a.weight` are not finite"), "{error}");
+        let entries: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(entries, ["step-000001"], "nothing is left of it, and the one before stays");
+    }
     // A file that an older version wrote.
-    save(dir.path(), &progress(2), "x = 1\n", spoiled, Retention { keep: 2, best: None }).unwrap();
+    save_steps(dir.path(), [2], 2);
+    let path = dir.path().join("step-000002");
+    let bytes = serialize(saved(bad), &path).unwrap();
+    let mut manifest = Manifest::parse(&fs::read_to_string(path.join(MANIFEST)).unwrap(), &path).unwrap();
+    manifest.files.insert(MODEL.to_owned(), FileEntry::of(&bytes));
+    fs::write(path.join(MODEL), bytes).unwrap();
+    fs::write(path.join(MANIFEST), manifest.to_text().unwrap()).unwrap();
     let found = newest_valid(dir.path()).unwrap().unwrap();
     assert_eq!((found.checkpoint.progress.step, found.damaged.len()), (1, 1));
     let error = found.damaged[0].to_string();
     assert!(error.contains("1 of the 6 values of the tensor `a.weight` are not finite, the first is NaN"), "{error}");
+}
+
+#[test]
+fn each_tensor_is_read_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let reads = Cell::new(0);
+    let read = || {
+        reads.set(reads.get() + 1);
+        Ok(vec![0.5; 6])
+    };
+    let tensor = |name: &str| [(name.to_owned(), StateTensor::read_by(vec![2, 3], read))].into();
+    let state = Tensors { model: tensor("a"), optimizer: tensor("b"), ema: Some(tensor("c")) };
+    save(dir.path(), &progress(1), "x = 1\n", state, Retention { keep: 1, best: None }).unwrap();
+    assert_eq!(reads.get(), 3);
 }

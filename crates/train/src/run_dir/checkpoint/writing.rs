@@ -8,19 +8,23 @@ use dualenc_model::ModelError;
 
 use crate::error::TrainError;
 use crate::run_dir::atomic_file::write_synced;
+use crate::run_dir::checkpoint::finite::check_finite;
 use crate::run_dir::checkpoint::manifest::FileEntry;
 use crate::run_dir::checkpoint::tensors::TensorFile;
 use crate::run_dir::fail_point::fail_point;
 
-/// Writes a safetensors file into the checkpoint at `dir`.
+/// Writes a safetensors file into the checkpoint of `step` at `dir`.
 ///
 /// # Errors
 /// [`TrainError::Write`] with the size of the file, since a full disk is the usual cause; [`TrainError::Model`] when
-/// the device cannot return its data.
-pub(super) fn write_tensors(dir: &Path, name: &str, file: &TensorFile<'_>) -> Result<FileEntry, TrainError> {
+/// the device cannot return its data; [`TrainError::SpoiledWeights`] when a value is not finite.
+pub(super) fn write_tensors(dir: &Path, name: &str, step: u64, file: &TensorFile<'_>) -> Result<FileEntry, TrainError> {
     write(dir, name, file.num_bytes(), |to| {
         to.put(file.header())?;
-        file.each(|bytes| Ok(to.put(bytes)?))
+        file.each(|tensor| {
+            check_finite(step, tensor.name, tensor.values)?;
+            Ok(to.put(tensor.bytes)?)
+        })
     })
 }
 
@@ -33,9 +37,9 @@ pub(super) fn write_bytes(dir: &Path, name: &str, bytes: &[u8]) -> Result<FileEn
 }
 
 /// Why a file is not written.
-pub(super) enum Failure {
+enum Failure {
     Disk(io::Error),
-    Model(ModelError),
+    Tensor(TrainError),
 }
 
 impl From<io::Error> for Failure {
@@ -46,7 +50,13 @@ impl From<io::Error> for Failure {
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
-        Self::Model(error)
+        Self::Tensor(error.into())
+    }
+}
+
+impl From<TrainError> for Failure {
+    fn from(error: TrainError) -> Self {
+        Self::Tensor(error)
     }
 }
 
@@ -65,7 +75,7 @@ fn write(
     });
     match written {
         Ok(()) => Ok(FileEntry { bytes: hasher.count(), blake3: hasher.finalize().to_hex().to_string() }),
-        Err(Failure::Model(error)) => Err(error.into()),
+        Err(Failure::Tensor(error)) => Err(error),
         Err(Failure::Disk(error)) => {
             let with_size = format!("{error} (the file has {num_bytes} bytes)");
             Err(TrainError::write(&path)(io::Error::new(error.kind(), with_size)))
