@@ -47,13 +47,13 @@ pub(crate) fn read_file(path: &Path) -> Result<std::result::Result<Vec<u8>, Imag
     }
 }
 
-/// Reads `len` bytes at `offset` of a shard. A shard that is gone or has become shorter since it was indexed is an
+/// Reads `len` bytes at `offset` of a shard or table. One that is gone or has become shorter since it was indexed is an
 /// error: all its samples are lost, not one image.
 pub(crate) fn read_entry(shard: &Path, offset: u64, len: u64) -> Result<Vec<u8>> {
     let bytes = with_retries(shard, || read_at(shard, offset, len))?;
     if (bytes.len() as u64) < len {
         let found = offset + bytes.len() as u64;
-        let reason = format!("the shard ends at byte {found}: it has changed since it was indexed");
+        let reason = format!("the file ends at byte {found}: it has changed since it was indexed");
         return Err(Error::new(ErrorKind::UnexpectedEof, reason));
     }
     Ok(bytes)
@@ -184,6 +184,6 @@ pub(crate) mod tests {
         assert_eq!(read_entry(&path, 0, 1).unwrap_err().kind(), ErrorKind::NotFound);
         std::fs::write(&path, b"0123456789").unwrap();
         let error = read_entry(&path, 8, 4).unwrap_err();
-        assert_eq!(error.to_string(), "the shard ends at byte 10: it has changed since it was indexed");
+        assert_eq!(error.to_string(), "the file ends at byte 10: it has changed since it was indexed");
     }
 }
