@@ -47,10 +47,10 @@ pub(crate) fn read_file(path: &Path) -> Result<std::result::Result<Vec<u8>, Imag
     }
 }
 
-/// Reads `len` bytes at `offset` of a shard or table. One that is gone or has become shorter since it was indexed is an
-/// error: all its samples are lost, not one image.
-pub(crate) fn read_entry(shard: &Path, offset: u64, len: u64) -> Result<Vec<u8>> {
-    let bytes = with_retries(shard, || read_at(shard, offset, len))?;
+/// Reads `len` bytes at `offset` of a file of many samples: a shard, a table, features. One that is gone or has become
+/// shorter since it was indexed is an error: all its samples are lost, not one image.
+pub(crate) fn read_entry(path: &Path, offset: u64, len: u64) -> Result<Vec<u8>> {
+    let bytes = with_retries(path, || read_at(path, offset, len))?;
     if (bytes.len() as u64) < len {
         let found = offset + bytes.len() as u64;
         let reason = format!("the file ends at byte {found}: it has changed since it was indexed");

@@ -1,6 +1,6 @@
 //! What the fused operations are built from on the CPU: how work is cut into tasks, matrix products, vectorised
-//! functions, outputs that are written once, and the way into Burn's autodiff graph. No operation of a model lives
-//! here.
+//! functions, outputs that are written once, and the way into Burn's autodiff graph. What a model consists of is put
+//! together in `ops` and `packed`.
 //!
 //! - `chunks`: sizes of tasks, independent of the number of threads.
 //! - `attention`: attention of one head over one sequence.

@@ -395,7 +395,13 @@ impl Run {
         let Some(records) = self.records.as_mut().filter(|records| records.saved_step != Some(progress.step)) else {
             return Ok(());
         };
-        records.save(&progress, self.learner.tensors()?, started, observer)
+        let saved = records.save(&progress, self.learner.tensors()?, started, observer);
+        if let Err(TrainError::Write { .. }) = saved {
+            // Tensors are checked one by one as they are written: a disk that fails must not hide spoiled weights,
+            // which no other try mends.
+            self.learner.check_finite(progress.step)?;
+        }
+        saved
     }
 
     /// What a checkpoint of this step says of the run.

@@ -6,7 +6,7 @@ const LINE: usize = 16;
 /// Parts of memory, each from the start of a cache line on.
 pub(crate) struct Memory<const N: usize> {
     values: Vec<f32>,
-    /// Index of the first value: what is before only fills up a cache line.
+    /// Index of the first value that is used, at the start of a cache line.
     start: usize,
     sizes: [usize; N],
 }

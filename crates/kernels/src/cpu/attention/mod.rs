@@ -6,7 +6,8 @@
 //!
 //! - `head`: what belongs to a head of a sequence.
 //! - `memory`: what a task computes in.
-//! - `strip`: scores of some queries become probabilities, and these and their gradients gradients of the scores.
+//! - `strip`: scores of some queries become probabilities; in the backward pass, gradients of probabilities become
+//!   those of scores.
 //! - `tiles`: products with rows as wide as a tile.
 //! - `forward`: the output.
 //! - `short_backward`: the gradients of a short sequence, in the same way.

@@ -113,7 +113,7 @@ macro_rules! add_depth {
         $simd:ident, $sums:ident [$N:ident, $V:ident], $depth:ident, $left:ident, $right:ident, $step:ident,
         $ahead:expr
     ) => {
-        // SAFETY: the last value's index is within the slice, and all others are smaller.
+        // SAFETY: `is_inside` holds for this depth and these factors: the largest index is within the slice.
         let left = |n: usize, k: usize| unsafe { *$left.values.get_unchecked(n * $left.row + k * $left.depth) };
         // SAFETY: as above.
         let right = |k: usize| unsafe { $right.get_unchecked(k * $step) };

@@ -104,7 +104,7 @@ pub fn path_of(dir: &Path, step: u64) -> PathBuf {
 /// # Errors
 /// [`TrainError::SpoiledWeights`] when a value is not finite; [`TrainError::Write`] when a file cannot be written;
 /// [`TrainError::Checkpoint`] when the tensors cannot be serialised; [`TrainError::Model`] when the device cannot
-/// return its data. There is no new checkpoint then, and no older one is deleted.
+/// return its data. Checkpoints of other steps are left alone then.
 pub fn save(
     dir: &Path,
     progress: &Progress,

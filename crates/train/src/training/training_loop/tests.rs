@@ -1,7 +1,7 @@
 //! Training with the forms that devices without kernels take: the losses are those of the kernels, and a resumed run
 //! goes on with the same bits. On this machine's CPU, so that any build covers these forms.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dualenc_kernels::with_plain_forms;
 
@@ -40,6 +40,13 @@ fn try_run(
     start: Start,
     last: Option<u64>,
 ) -> Result<Vec<[f64; 2]>, TrainError> {
+    let stop = StopFlag::default();
+    let mut watch = Watch { numbers: Vec::new(), last, stop: &stop };
+    train(&config(dir, device, sets), start, &stop, &mut watch)?;
+    Ok(watch.numbers)
+}
+
+fn config(dir: &Path, device: &str, sets: &[&str]) -> RunConfig {
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/train");
     let text = format!(
         "[run]\ndir = {:?}\ndevice = {device:?}\n[model]\ninit = {:?}\n[data.train.csv]\npath = {:?}\n\
@@ -51,10 +58,7 @@ fn try_run(
     let path = dir.join("run.toml");
     std::fs::write(&path, text).unwrap();
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-    let stop = StopFlag::default();
-    let mut watch = Watch { numbers: Vec::new(), last, stop: &stop };
-    train(&RunConfig::load(&path, &sets).unwrap(), start, &stop, &mut watch)?;
-    Ok(watch.numbers)
+    RunConfig::load(&path, &sets).unwrap()
 }
 
 fn assert_same_losses(sets: &[&str], tolerance: f64) {
@@ -160,6 +164,30 @@ fn failure_saves_the_state_after_the_step_in_progress() {
             assert!(saved(bad.path()) == saved(good.path()), "{device}: {file} differs");
         }
         assert!(!bad.path().join(device).join("checkpoints/step-000001").exists());
+    }
+}
+
+/// Has no place for checkpoints from the first step on.
+struct FailingDisk(PathBuf);
+
+impl Observer for FailingDisk {
+    fn on(&mut self, event: Event<'_>) {
+        if let Event::Step(_) = event {
+            std::fs::remove_dir_all(&self.0).unwrap();
+            std::fs::write(&self.0, "a file").unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_failing_disk_does_not_hide_spoiled_weights() {
+    for (learning_rate, kind) in [("1e-3", ErrorKind::Run), ("1e39", ErrorKind::NotFinite)] {
+        let dir = tempfile::tempdir().unwrap();
+        let rate = format!("train.learning_rate={learning_rate}");
+        let config = config(dir.path(), "cpu", &["train.steps=1", "train.optimizer=sgd", &rate]);
+        let mut disk = FailingDisk(dir.path().join("cpu/checkpoints"));
+        let error = train(&config, Start::New, &StopFlag::default(), &mut disk).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
     }
 }
 
