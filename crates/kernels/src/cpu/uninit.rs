@@ -10,7 +10,7 @@ use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
 pub(crate) type Uninit = [MaybeUninit<f32>];
 
 /// Values in a cache line, which is also the widest vector.
-const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
 
 /// Fills a `[rows, cols]` buffer in parallel, [`CHUNK_ROWS`] rows per task.
 ///

@@ -1,7 +1,6 @@
 //! Memory of one task.
 
-/// Values in a cache line.
-const LINE: usize = 16;
+use crate::cpu::uninit::LINE;
 
 /// Parts of memory, each from the start of a cache line on.
 pub(crate) struct Memory<const N: usize> {

@@ -5,9 +5,9 @@ use std::ops::Range;
 use crate::cpu::gemm::Matrix;
 use crate::cpu::product::blocked::pack_rows;
 use crate::cpu::product::prefetch::prefetch;
-use crate::cpu::product::tile::{LINE, PANEL, ROWS_AHEAD, Strips, strip_width};
+use crate::cpu::product::tile::{PANEL, ROWS_AHEAD, Strips, strip_width};
 use crate::cpu::product::transpose::{Lines, transpose_lines};
-use crate::cpu::uninit::{Buffer, Uninit, par_buffers, write_blocks, write_parts, write_rows};
+use crate::cpu::uninit::{Buffer, LINE, Uninit, par_buffers, write_blocks, write_parts, write_rows};
 
 /// How matrices are one factor of a product.
 #[derive(Debug, Clone, Copy)]

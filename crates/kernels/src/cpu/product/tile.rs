@@ -6,12 +6,10 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::cpu::product::output::{Memory, Place};
 use crate::cpu::product::prefetch::prefetch;
+use crate::cpu::uninit::LINE;
 
 /// Values in a row of a panel: the four vectors of AVX-512 that six rows of sums are wide.
 pub(crate) const PANEL: usize = 64;
-
-/// Values in a cache line.
-pub(super) const LINE: usize = 16;
 
 /// How many rows ahead a matrix is read that is not packed: a processor does not foresee rows that are on other pages.
 pub(super) const ROWS_AHEAD: usize = 16;

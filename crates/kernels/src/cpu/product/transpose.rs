@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 use pulp::Arch;
 
 use crate::cpu::gemm::Matrix;
-use crate::cpu::product::tile::{LINE, arch};
+use crate::cpu::product::tile::arch;
+use crate::cpu::uninit::LINE;
 
 /// Where the transpose of a matrix of whole lines of rows is written.
 pub(super) struct Lines<'o, F> {
