@@ -12,8 +12,8 @@ use crate::cpu::gemm::Matrix;
 use crate::cpu::product::tile::{Left, arch, columns};
 
 /// Longer sequences are computed by products of whole matrices. In a prototype with AVX2 and heads of 64 columns, 32
-/// rows took 0.87 of their time, and more than about 50 rows 1.0 to 1.2: rows as far apart as those of a batch share few
-/// sets of an L1 cache.
+/// rows took 0.87 of their time, and more than about 50 rows 1.0 to 1.2: rows as far apart as those of a batch share
+/// few sets of an L1 cache.
 const MOST_ROWS: usize = 32;
 
 /// Heads of `dim` columns: queries and gradients `[dim, width]`, scores and slopes `[keys, width]`.
