@@ -63,7 +63,7 @@ pub use ops::softmax::masked_softmax;
 pub use ops::update::{adamw_on_host, adamw_steps, first_control, joined, step_control, sums_of_squares};
 pub use packed::attention::packed_attention;
 pub use packed::block::{PackedBlock, PackedNorm, packed_block};
-pub use packed::layers::{PackedLinear, bf16_instructions, packed_linear, packed_mlp};
+pub use packed::layers::{PackedLinear, bf16_instructions, bf16_is_faster, packed_linear, packed_mlp};
 pub use portable::forms::{is_remote, with_plain_forms};
 pub use portable::reads::PendingRead;
 pub use portable::row_gather::RowGather;

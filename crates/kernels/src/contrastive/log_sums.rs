@@ -65,7 +65,7 @@ vectorised! {
     /// The log-sum-exp of a row.
     pub(crate) fn row_log_sum(logits: &'a [f32]) -> f32 {
         let top = max(logits, f32::MIN);
-        top + sum(logits.len(), |i| exp(logits[i] - top)).ln()
+        top + sum([logits], |[logit]| exp(logit - top)).ln()
     }
 }
 

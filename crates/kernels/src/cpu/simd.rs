@@ -115,30 +115,39 @@ pub(crate) fn ln(x: f32) -> f32 {
     n.mul_add(std::f32::consts::LN_2, y * series)
 }
 
-/// The sum of `value(i)` over `0..count`, in [`LANES`] partial sums.
+/// The sum over `i` of `value` of the `i`-th values of `slices`, in [`LANES`] partial sums.
+///
+/// # Panics
+///
+/// If a slice is shorter than the first.
 #[inline(always)]
-pub(crate) fn sum(count: usize, value: impl Fn(usize) -> f32) -> f32 {
-    let [sum] = sums(count, |_, i| value(i));
+pub(crate) fn sum<const K: usize>(slices: [&[f32]; K], value: impl Fn([f32; K]) -> f32) -> f32 {
+    let [sum] = sums([slices], value);
     sum
 }
 
-/// The same of `value(n, i)` for each `n` at once, so that the processor need not wait for the last addition.
+/// The same of several rows at once, so that the processor need not wait for the last addition.
+///
+/// It takes slices, since a closure that looks up values by their index has a bounds check for each, with which the
+/// compiler adds one value at a time.
 #[inline(always)]
-pub(crate) fn sums<const N: usize>(count: usize, value: impl Fn(usize, usize) -> f32) -> [f32; N] {
+pub(crate) fn sums<const N: usize, const K: usize>(
+    rows: [[&[f32]; K]; N],
+    value: impl Fn([f32; K]) -> f32,
+) -> [f32; N] {
+    let count = rows[0][0].len();
+    let rows = rows.map(|slices| slices.map(|slice| slice[..count].as_chunks::<LANES>()));
     let mut lanes = [[0.0; LANES]; N];
-    let whole = count - count % LANES;
-    let mut start = 0;
-    while start < whole {
-        for (n, lanes) in lanes.iter_mut().enumerate() {
-            for (lane, sum) in lanes.iter_mut().enumerate() {
-                *sum += value(n, start + lane);
-            }
+    for at in 0..count / LANES {
+        for (lanes, slices) in lanes.iter_mut().zip(&rows) {
+            let chunks = slices.map(|(chunks, _)| chunks[at]);
+            *lanes = std::array::from_fn(|lane| lanes[lane] + value(chunks.map(|chunk| chunk[lane])));
         }
-        start += LANES;
     }
     let mut totals = [0.0; N];
-    for (n, (total, lanes)) in totals.iter_mut().zip(lanes).enumerate() {
-        *total = (whole..count).map(|i| value(n, i)).sum::<f32>() + lanes.into_iter().sum::<f32>();
+    for ((total, lanes), slices) in totals.iter_mut().zip(lanes).zip(rows) {
+        let rest = (0..count % LANES).map(|i| value(slices.map(|(_, rest)| rest[i])));
+        *total = rest.sum::<f32>() + lanes.into_iter().sum::<f32>();
     }
     totals
 }
@@ -238,7 +247,7 @@ mod tests {
     fn reductions_cover_every_value() {
         for count in [0, 1, 15, 16, 17, 40] {
             let values: Vec<f32> = (0..count).map(|n| n as f32).collect();
-            assert_eq!(sum(count, |i| values[i]), values.iter().sum::<f32>());
+            assert_eq!(sum([&values], |[value]| value), values.iter().sum::<f32>());
             assert_eq!(max(&values, -1.0), count as f32 - 1.0);
         }
         assert!(max(&[1.0, f32::NAN, 2.0], 0.0).is_nan());

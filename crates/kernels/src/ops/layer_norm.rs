@@ -145,12 +145,12 @@ pub(crate) mod fused {
     fn normalise<const N: usize>(rows: [&mut [f32]; N], epsilon: f32) -> [f32; N] {
         let width = rows[0].len();
         let mut rows = rows.map(|row| &mut row[..width]);
-        let totals: [f32; N] = sums(width, |n, i| rows[n][i]);
+        let totals = sums(rows.each_ref().map(|row| [&**row]), |[value]| value);
         for (row, total) in rows.iter_mut().zip(totals) {
             let mean = total / width as f32;
             row.iter_mut().for_each(|value| *value -= mean);
         }
-        let mut inverses: [f32; N] = sums(width, |n, i| rows[n][i] * rows[n][i]);
+        let mut inverses = sums(rows.each_ref().map(|row| [&**row]), |[value]| value * value);
         for (row, inverse) in rows.iter_mut().zip(&mut inverses) {
             let factor = (*inverse / width as f32 + epsilon).sqrt().recip();
             row.iter_mut().for_each(|value| *value *= factor);
@@ -234,8 +234,8 @@ pub(crate) mod fused {
                 if let Some(params) = &mut params {
                     params.add_row(row, gradient);
                 }
-                let mean = sum(width, |i| gradient[i] * weight[i]) / width as f32;
-                let slope = sum(width, |i| gradient[i] * weight[i] * row[i]) / width as f32;
+                let mean = sum([weight, gradient], |[w, g]| g * w) / width as f32;
+                let slope = sum([weight, gradient, row], |[w, g, x]| g * w * x) / width as f32;
                 for ((value, gradient), weight) in row.iter_mut().zip(gradient).zip(weight) {
                     *value = inverse * (gradient.mul_add(*weight, -mean) - *value * slope);
                 }

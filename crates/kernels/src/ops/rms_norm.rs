@@ -94,7 +94,7 @@ mod fused {
     /// Divides a row by its root mean square; returns the factor.
     #[inline(always)]
     fn normalise_row(row: &mut [f32], epsilon: f32) -> f32 {
-        let inverse = (sum(row.len(), |i| row[i] * row[i]) / row.len() as f32 + epsilon).sqrt().recip();
+        let inverse = (sum([row], |[value]| value * value) / row.len() as f32 + epsilon).sqrt().recip();
         row.iter_mut().for_each(|value| *value *= inverse);
         inverse
     }
@@ -134,7 +134,7 @@ mod fused {
             let width = weight.len();
             for (row, gradient) in rows.chunks_exact_mut(width).zip(gradient.chunks_exact(width)) {
                 let inverse = normalise_row(row, epsilon);
-                let slope = sum(width, |i| gradient[i] * weight[i] * row[i]) / width as f32;
+                let slope = sum([weight, gradient, row], |[w, g, x]| g * w * x) / width as f32;
                 for ((value, gradient), weight) in row.iter_mut().zip(gradient).zip(weight) {
                     *value = inverse * gradient.mul_add(*weight, -*value * slope);
                 }

@@ -13,6 +13,15 @@ pub fn bf16_instructions() -> Option<&'static str> {
     None
 }
 
+/// Whether products in bf16 are faster than in `f32`, where processors with the same [`bf16_instructions`] were
+/// measured: by AMX, and by AVX512_BF16 on AMD's processors.
+pub fn bf16_is_faster() -> bool {
+    #[cfg(feature = "flex")]
+    return crate::cpu::bf16::unit::Unit::fastest().is_some_and(crate::cpu::bf16::unit::Unit::is_faster);
+    #[cfg(not(feature = "flex"))]
+    false
+}
+
 /// A linear layer with a packed weight.
 #[derive(Clone)]
 pub struct PackedLinear {

@@ -129,11 +129,11 @@ vectorised! {
         for row in [&mut *before, &mut *after] {
             let top = max(row, f32::MIN);
             row.iter_mut().for_each(|value| *value = exp(*value - top));
-            let share = sum(count, |i| row[i]).recip();
+            let share = sum([row], |[value]| value).recip();
             row.iter_mut().for_each(|value| *value *= share);
         }
-        let value = sum(count, |i| {
-            let (p, q) = (before[i] + EPS, after[i] + EPS);
+        let value = sum([before, after], |[p, q]| {
+            let (p, q) = (p + EPS, q + EPS);
             let mean = 0.5 * (p + q);
             mean * (ln(mean) - 0.5 * (ln(p) + ln(q)))
         });
@@ -143,7 +143,7 @@ vectorised! {
             // The derivative by a probability, less a constant of the row, which the softmax cancels.
             *p = 0.5 * (log_ratio + 0.5 * (*q - *p) / high) * *q;
         }
-        let total = sum(count, |i| before[i]);
+        let total = sum([before], |[slope]| slope);
         for (slope, q) in before.iter().zip(&mut *after) {
             *q = slope - *q * total;
         }

@@ -52,7 +52,7 @@ vectorised! {
             if let Some(mask) = mask {
                 slopes.iter_mut().enumerate().for_each(|(i, slope)| *slope *= mask.factor(i));
             }
-            let mean = sum(num_keys, |i| probabilities[i] * slopes[i]);
+            let mean = sum([probabilities, slopes], |[p, slope]| p * slope);
             for (p, slope) in probabilities.iter_mut().zip(slopes) {
                 *slope = *p * (*slope - mean) * scale;
             }

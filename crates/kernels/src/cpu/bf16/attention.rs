@@ -1,11 +1,13 @@
 //! One head of attention over one sequence, on one thread.
 
+use std::f32::consts::LN_2;
+
 use crate::cpu::bf16::packing::{pack_transposed, pack_weight};
 use crate::cpu::bf16::product::{Columns, Rows, sums_room, with_kept, with_kept_sums};
-use crate::cpu::bf16::tile::{BLOCK, Sums, Tile};
+use crate::cpu::bf16::tile::{BLOCK, LeftBlock, Sums, Tile};
 use crate::cpu::bf16::unit::Ready;
 use crate::cpu::gemm::Matrix;
-use crate::cpu::simd::{LANES, exp, vectorised};
+use crate::cpu::simd::vectorised;
 
 /// Rows from which on a sequence is worth the rows and columns that fill up blocks.
 pub(crate) const FEWEST_ROWS: usize = BLOCK;
@@ -68,7 +70,8 @@ pub(crate) fn attend_blocks(
             ready.round(&scores.0[..count * BLOCK], 0, [block, exponentials.depth], exponentials.tiles);
         }
         for block in 0..values.blocks() {
-            ready.sums(exponentials.block(0), values.block(block), Some(&[0.0; BLOCK]), &mut sums);
+            let exponentials = LeftBlock { count, ..exponentials.block(0) };
+            ready.sums(exponentials, values.block(block), Some(&[0.0; BLOCK]), &mut sums);
             let sums = &mut sums.0[..count * BLOCK];
             multiply_rows(&mut *sums, &inverse);
             take([row_block, block], sums);
@@ -87,35 +90,51 @@ vectorised! {
         inverse: &'a mut [f32; BLOCK],
     ) {
         let [first, count] = rows;
+        let scale = softmax.scale * std::f32::consts::LOG2_E;
         for (row, inverse) in inverse.iter_mut().enumerate().take(count) {
             let num_keys = if softmax.causal { first + row + 1 } else { num_keys };
-            let range = row * BLOCK..(row + 1) * BLOCK;
             for (block, scores) in scores.iter_mut().enumerate().skip(num_keys / BLOCK) {
                 let keys = num_keys.saturating_sub(block * BLOCK);
-                scores.0[range.clone()][keys..].fill(f32::NEG_INFINITY);
+                scores.0.as_chunks_mut::<BLOCK>().0[row][keys..].fill(f32::NEG_INFINITY);
             }
             // A NaN need not be the largest: its exponential makes the sum NaN, and with it the row.
-            let mut largest = [f32::NEG_INFINITY; LANES];
+            let greater = |a: f32, b: f32| if b > a { b } else { a };
+            let mut largest = [f32::NEG_INFINITY; BLOCK];
             for scores in scores.iter() {
-                for scores in scores.0[range.clone()].chunks_exact(LANES) {
-                    for (largest, score) in largest.iter_mut().zip(scores) {
-                        *largest = if *score > *largest { *score } else { *largest };
-                    }
-                }
+                let scores = &scores.0.as_chunks::<BLOCK>().0[row];
+                largest.iter_mut().zip(scores).for_each(|(largest, score)| *largest = greater(*largest, *score));
             }
-            let top = fold(largest, |a, b| if b > a { b } else { a }) * softmax.scale;
-            let mut totals = [0.0; LANES];
+            let top = fold(largest, greater) * scale;
+            let mut totals = [0.0; BLOCK];
             for scores in scores.iter_mut() {
-                for scores in scores.0[range.clone()].chunks_exact_mut(LANES) {
-                    for (total, score) in totals.iter_mut().zip(scores) {
-                        *score = exp(score.mul_add(softmax.scale, -top));
-                        *total += *score;
-                    }
+                let scores = &mut scores.0.as_chunks_mut::<BLOCK>().0[row];
+                for (total, score) in totals.iter_mut().zip(scores) {
+                    *score = power_of_two(score.mul_add(scale, -top));
+                    *total += *score;
                 }
             }
             *inverse = fold(totals, |a, b| a + b).recip();
         }
     }
+}
+
+/// `2^x` for x up to 0, within 6e-5 of the value, which is little beside a rounding to bf16; 0 below -127. NaN stays
+/// NaN.
+///
+/// With x = n + r and |r| <= 1 / 2, 2^r is its Taylor series up to the fourth power.
+#[inline(always)]
+fn power_of_two(x: f32) -> f32 {
+    /// 1.5 * 2^23: adding it rounds to the nearest integer, which is then in the lowest bits of the mantissa.
+    const ROUND: f32 = 12_582_912.0;
+    /// ln 2 to the power of k, divided by k!, from k = 4 down.
+    const SERIES: [f32; 5] = [0.009_618_129, 0.055_504_11, 0.240_226_51, LN_2, 1.0];
+    // Not `max`, of which a NaN would become -127.
+    let x = if x < -127.0 { -127.0 } else { x };
+    let shifted = x + ROUND;
+    let r = x - (shifted - ROUND);
+    let power = SERIES.into_iter().reduce(|sum, next| sum.mul_add(r, next)).unwrap_or(1.0);
+    // 2^n, built from the bits of its exponent: those of 0 at -127.
+    power * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
 }
 
 vectorised! {
@@ -128,11 +147,31 @@ vectorised! {
 
 /// Combines the halves of `lanes`, theirs again, and so on.
 #[inline(always)]
-fn fold(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
-    for half in [8, 4, 2, 1] {
+fn fold(mut lanes: [f32; BLOCK], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [16, 8, 4, 2, 1] {
         for lane in 0..half {
             lanes[lane] = combine(lanes[lane], lanes[lane + half]);
         }
     }
     lanes[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_of_two_within_6e_5() {
+        for n in 0..=126_000 {
+            let x = -(n as f32) / 1e3;
+            let (found, expected) = (f64::from(power_of_two(x)), f64::from(x).exp2());
+            assert!((found / expected - 1.0).abs() < 6e-5, "2^{x} = {found}, expected {expected}");
+        }
+        assert_eq!([0.0, -1.0, -2.0].map(power_of_two), [1.0, 0.5, 0.25]);
+        assert_eq!([-127.0, -128.0, -1e9, f32::MIN, f32::NEG_INFINITY].map(power_of_two), [0.0; 5]);
+        // Every payload of a NaN.
+        for bits in [0x7fc0_0000, 0x7fc0_0001, 0x7f80_0001, 0xffff_ffff] {
+            assert!(power_of_two(f32::from_bits(bits)).is_nan(), "{bits:x}");
+        }
+    }
 }

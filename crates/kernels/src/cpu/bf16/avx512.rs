@@ -1,11 +1,11 @@
 //! Products of blocks by AVX512_BF16: an instruction that multiplies pairs of 32 numbers and adds to 16 sums.
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_storeu_ps, _mm512_storeu_si512,
+    __cpuid, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_set1_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
-use crate::cpu::bf16::tile::{BLOCK, Sums, TILE_DEPTH, TILE_ROWS, Tile};
+use crate::cpu::bf16::tile::{BLOCK, LeftBlock, Sums, TILE_DEPTH, TILE_ROWS, Tile};
 
 /// Rows whose sums are in registers at a time: 16 of 32 registers, in two columns of them.
 const ROWS: usize = 8;
@@ -19,11 +19,19 @@ impl Supported {
         (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")).then_some(Self(()))
     }
 
-    /// Replaces `sums` by `a b + bias`, or without a bias adds `a b`.
+    /// Whether products are faster than in `f32`: with the units of AMD's processors, twice as fast. Intel's take 1.4 to
+    /// 1.8 times as long.
+    pub fn is_faster(self) -> bool {
+        let vendor = __cpuid(0);
+        let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
+        name.as_flattened() == b"AuthenticAMD"
+    }
+
+    /// Replaces `sums` by `a b + bias`, or without a bias adds `a b`, for the rows that count.
     #[expect(unsafe_code, reason = "a function for processors with these instructions")]
-    pub fn sums(self, a: [&[Tile]; 2], b: [&[Tile]; 2], bias: Option<&[f32; BLOCK]>, sums: &mut Sums) {
-        let depth = a[0].len();
-        assert!([a[1], b[0], b[1]].iter().all(|tiles| tiles.len() == depth), "depth of a block");
+    pub fn sums(self, a: LeftBlock<'_>, b: [&[Tile]; 2], bias: Option<&[f32; BLOCK]>, sums: &mut Sums) {
+        let depth = a.tiles[0].len();
+        assert!([a.tiles[1], b[0], b[1]].iter().all(|tiles| tiles.len() == depth), "depth of a block");
         let out = (sums.0.as_mut_ptr(), BLOCK);
         let start = bias.map_or((out.0.cast_const(), BLOCK), |bias| (bias.as_ptr(), 0));
         // SAFETY: `sums` are 32 rows of 32 values, borrowed mutably, and each is read before it is written; a stride of
@@ -59,19 +67,17 @@ fn round<'t>(values: &[f32], rows: impl Iterator<Item = &'t mut [u16; TILE_DEPTH
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[expect(unsafe_code, reason = "pointers to rows that overlap where a stride is 0")]
 unsafe fn add_products(
-    a: [&[Tile]; 2],
+    a: LeftBlock<'_>,
     b: [&[Tile]; 2],
     (start, start_stride): (*const f32, usize),
     (out, stride): (*mut f32, usize),
 ) {
-    for (tiles, first) in a.into_iter().zip([0, TILE_ROWS]) {
-        for part in (0..TILE_ROWS).step_by(ROWS) {
-            let row = first + part;
-            // SAFETY: the caller answers for 32 rows, of which these are eight.
-            unsafe {
-                let (start, out) = (start.add(row * start_stride), out.add(row * stride));
-                multiply_rows(tiles, part, b, (start, start_stride), (out, stride));
-            }
+    for row in (0..a.count.min(BLOCK)).step_by(ROWS) {
+        let tiles = a.tiles[row / TILE_ROWS];
+        // SAFETY: the caller answers for 32 rows, of which these are eight.
+        unsafe {
+            let (start, out) = (start.add(row * start_stride), out.add(row * stride));
+            multiply_rows(tiles, row % TILE_ROWS, b, (start, start_stride), (out, stride));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::thread::LocalKey;
 
 use crate::cpu::bf16::packing::pack_rows;
-use crate::cpu::bf16::tile::{BLOCK, Sums, Tile, depth_tiles, width_tiles};
+use crate::cpu::bf16::tile::{BLOCK, LeftBlock, Sums, Tile, depth_tiles, width_tiles};
 use crate::cpu::bf16::unit::Ready;
 use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::gemm::Matrix;
@@ -55,9 +55,8 @@ impl<'a> Rows<'a> {
         (self.count - block * BLOCK).min(BLOCK)
     }
 
-    /// Both groups of 16 rows of a block.
-    pub fn block(&self, block: usize) -> [&[Tile]; 2] {
-        halves(self.tiles, self.depth, block)
+    pub fn block(&self, block: usize) -> LeftBlock<'_> {
+        LeftBlock { tiles: halves(self.tiles, self.depth, block), count: self.rows_of(block) }
     }
 }
 

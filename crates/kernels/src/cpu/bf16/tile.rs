@@ -21,6 +21,15 @@ impl Tile {
     pub const ZERO: Self = Self([[0; TILE_DEPTH]; TILE_ROWS]);
 }
 
+/// A block of a left factor.
+#[derive(Clone, Copy)]
+pub(crate) struct LeftBlock<'a> {
+    /// Both groups of 16 rows.
+    pub tiles: [&'a [Tile]; 2],
+    /// Rows that count, at most 32. The sums of the others are of no meaning.
+    pub count: usize,
+}
+
 /// The sums of a block, row after row.
 #[derive(Clone)]
 #[repr(C, align(64))]

@@ -8,7 +8,7 @@ use crate::cpu::bf16::amx::{Permitted, TileRegisters};
 use crate::cpu::bf16::avx512::Supported;
 use crate::cpu::bf16::packing::round_rows;
 use crate::cpu::bf16::portable;
-use crate::cpu::bf16::tile::{BLOCK, Sums, TILE_DEPTH, TILE_ROWS, Tile};
+use crate::cpu::bf16::tile::{BLOCK, LeftBlock, Sums, TILE_DEPTH, TILE_ROWS, Tile};
 
 /// A set of instructions for products in bf16. A value says that the processor has them.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +74,17 @@ impl Unit {
         }
     }
 
+    /// Whether its products are faster than those in `f32`, where they were measured.
+    pub fn is_faster(self) -> bool {
+        match self {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx(_) => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(supported) => supported.is_faster(),
+            Self::Portable => false,
+        }
+    }
+
     pub fn on_this_thread(self) -> Ready {
         match self {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -86,20 +97,20 @@ impl Unit {
 }
 
 impl Ready {
-    /// Replaces `sums` by `a b + bias`, or without a bias adds `a b`. `a`: 16 rows each. `b`: 16 columns each, of a
-    /// packed weight. All have the same number of tiles. No sum depends on another row. Two products in turn have the
-    /// bits of one over the depth of both.
+    /// Replaces `sums` by `a b + bias`, or without a bias adds `a b`. `b`: 16 columns each, of a packed weight. All
+    /// have the same number of tiles. No sum depends on another row. Two products in turn have the bits of one over the
+    /// depth of both.
     ///
     /// # Panics
     ///
     /// If a size does not fit.
-    pub fn sums(&self, a: [&[Tile]; 2], b: [&[Tile]; 2], bias: Option<&[f32; BLOCK]>, sums: &mut Sums) {
+    pub fn sums(&self, a: LeftBlock<'_>, b: [&[Tile]; 2], bias: Option<&[f32; BLOCK]>, sums: &mut Sums) {
         match *self {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Amx(ref registers, _) => registers.sums(a, b, bias, sums),
+            Self::Amx(ref registers, _) => registers.sums(a.tiles, b, bias, sums),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(supported) => supported.sums(a, b, bias, sums),
-            Self::Portable => portable::sums(a, b, bias, sums),
+            Self::Portable => portable::sums(a.tiles, b, bias, sums),
         }
     }
 

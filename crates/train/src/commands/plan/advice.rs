@@ -49,7 +49,7 @@ fn nothing(facts: &Facts<'_>) -> Advice {
     let largest =
         largest.map_or(String::new(), |part| format!("; {} takes {:.0} % of a step", part.part, part.share * 100.0));
     let bf16 = match facts.bf16_is_faster {
-        true => "; with AMX, `run.precision = \"bf16\"` is faster and rounds (docs/TRAINING.md, Precision)",
+        true => "; on this processor, `run.precision = \"bf16\"` is faster and rounds (docs/TRAINING.md, Precision)",
         false => "",
     };
     Advice {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dualenc_kernels::{bf16_instructions, return_freed_memory};
+use dualenc_kernels::{bf16_is_faster, return_freed_memory};
 use dualenc_model::parameters;
 
 use crate::commands::plan::advice::{self, Facts};
@@ -126,10 +126,7 @@ pub fn make_plan(
             checkpoint_every: config.checkpoint.every_steps,
             stage,
             on_host: run.compute.on_host,
-            // Products by AVX512_BF16 were slower than in `f32` where they were measured.
-            bf16_is_faster: run.compute.on_host
-                && config.run.precision == Precision::F32
-                && bf16_instructions() == Some("AMX"),
+            bf16_is_faster: run.compute.on_host && config.run.precision == Precision::F32 && bf16_is_faster(),
         };
         plan.advice = advice::choose(&plan, &facts);
     }

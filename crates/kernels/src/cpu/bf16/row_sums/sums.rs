@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::cpu::bf16::row_sums::panels::{PANEL_DEPTH, Panel};
-use crate::cpu::bf16::tile::{BLOCK, Sums, Tile};
+use crate::cpu::bf16::tile::{BLOCK, LeftBlock, Sums, Tile};
 use crate::cpu::bf16::unit::{Ready, Unit};
 use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
 use crate::cpu::simd::vectorised;
@@ -117,6 +117,7 @@ fn sum_panels(ready: &Ready, pairs: &[[&Panel; 2]], sums: &mut Sums) {
     *sums = Sums::ZERO;
     for [left, right] in pairs {
         let (left, right) = (left.split_at(PANEL_DEPTH), right.split_at(PANEL_DEPTH));
-        ready.sums([left.0, left.1], [right.0, right.1], None, sums);
+        let left = LeftBlock { tiles: [left.0, left.1], count: BLOCK };
+        ready.sums(left, [right.0, right.1], None, sums);
     }
 }
