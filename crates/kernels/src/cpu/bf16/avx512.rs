@@ -19,8 +19,8 @@ impl Supported {
         (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")).then_some(Self(()))
     }
 
-    /// Whether products are faster than in `f32`: with the units of AMD's processors, twice as fast. Intel's take 1.4 to
-    /// 1.8 times as long.
+    /// Whether products are faster than in `f32`: twice as fast with AMD's units, while Intel's take 1.4 to 1.8 times
+    /// as long.
     pub fn is_faster(self) -> bool {
         let vendor = __cpuid(0);
         let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
