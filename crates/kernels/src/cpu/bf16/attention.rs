@@ -127,7 +127,7 @@ fn power_of_two(x: f32) -> f32 {
     /// 1.5 * 2^23: adding it rounds to the nearest integer, which is then in the lowest bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 to the power of k, divided by k!, from k = 4 down.
-    const SERIES: [f32; 5] = [0.009_618_129, 0.055_504_11, 0.240_226_51, LN_2, 1.0];
+    const SERIES: [f32; 5] = [0.009_618_129, 0.055_504_11, 0.240_226_5, LN_2, 1.0];
     // Not `max`, of which a NaN would become -127.
     let x = if x < -127.0 { -127.0 } else { x };
     let shifted = x + ROUND;
