@@ -129,7 +129,8 @@ pub(crate) fn sum<const K: usize>(slices: [&[f32]; K], value: impl Fn([f32; K]) 
 /// The same of several rows at once, so that the processor need not wait for the last addition.
 ///
 /// It takes slices, since a closure that looks up values by their index has a bounds check for each, with which the
-/// compiler adds one value at a time.
+/// compiler adds one value at a time. It also does so where it does not know the address of the lanes, unless they are
+/// replaced as a whole.
 #[inline(always)]
 pub(crate) fn sums<const N: usize, const K: usize>(
     rows: [[&[f32]; K]; N],
@@ -248,6 +249,10 @@ mod tests {
         for count in [0, 1, 15, 16, 17, 40] {
             let values: Vec<f32> = (0..count).map(|n| n as f32).collect();
             assert_eq!(sum([&values], |[value]| value), values.iter().sum::<f32>());
+            let halves: Vec<f32> = values.iter().map(|value| 0.5 * value).collect();
+            let found = sums([[&values, &halves], [&halves, &halves]], |[left, right]| left * right);
+            let squares = values.iter().map(|value| value * value).sum::<f32>();
+            assert_eq!(found, [0.5 * squares, 0.25 * squares]);
             assert_eq!(max(&values, -1.0), count as f32 - 1.0);
         }
         assert!(max(&[1.0, f32::NAN, 2.0], 0.0).is_nan());

@@ -1,6 +1,6 @@
 //! One head of attention over one sequence, on one thread.
 
-use std::f32::consts::LN_2;
+use std::f32::consts::{LN_2, LOG2_E};
 
 use crate::cpu::bf16::packing::{pack_transposed, pack_weight};
 use crate::cpu::bf16::product::{Columns, Rows, sums_room, with_kept, with_kept_sums};
@@ -90,7 +90,7 @@ vectorised! {
         inverse: &'a mut [f32; BLOCK],
     ) {
         let [first, count] = rows;
-        let scale = softmax.scale * std::f32::consts::LOG2_E;
+        let scale = softmax.scale * LOG2_E;
         for (row, inverse) in inverse.iter_mut().enumerate().take(count) {
             let num_keys = if softmax.causal { first + row + 1 } else { num_keys };
             for (block, scores) in scores.iter_mut().enumerate().skip(num_keys / BLOCK) {
@@ -104,12 +104,13 @@ vectorised! {
                 let scores = &scores.0.as_chunks::<BLOCK>().0[row];
                 largest.iter_mut().zip(scores).for_each(|(largest, score)| *largest = greater(*largest, *score));
             }
-            let top = fold(largest, greater) * scale;
+            let top = fold(largest, greater);
             let mut totals = [0.0; BLOCK];
             for scores in scores.iter_mut() {
                 let scores = &mut scores.0.as_chunks_mut::<BLOCK>().0[row];
                 for (total, score) in totals.iter_mut().zip(scores) {
-                    *score = power_of_two(score.mul_add(scale, -top));
+                    // Not scaled before: rounded, the largest could then be far above 0.
+                    *score = power_of_two((*score - top) * scale);
                     *total += *score;
                 }
             }
@@ -169,9 +170,25 @@ mod tests {
         }
         assert_eq!([0.0, -1.0, -2.0].map(power_of_two), [1.0, 0.5, 0.25]);
         assert_eq!([-127.0, -128.0, -1e9, f32::MIN, f32::NEG_INFINITY].map(power_of_two), [0.0; 5]);
-        // Every payload of a NaN.
+        // A NaN is one with each payload.
         for bits in [0x7fc0_0000, 0x7fc0_0001, 0x7f80_0001, 0xffff_ffff] {
             assert!(power_of_two(f32::from_bits(bits)).is_nan(), "{bits:x}");
+        }
+    }
+
+    /// Scores of any size: the largest has the exponential 1.
+    #[test]
+    fn large_scores_have_finite_exponentials() {
+        for size in [1.0, 1e4, 1e10, 1e30] {
+            let mut scores = [Sums::ZERO];
+            scores[0].0[..BLOCK].fill(-size);
+            scores[0].0[3] = size * 1.234_567;
+            let mut inverse = [0.0; BLOCK];
+            to_exponentials(&mut scores, [0, 1], BLOCK, Softmax { scale: 7.3, causal: false }, &mut inverse);
+            assert_eq!(scores[0].0[3], 1.0, "{size}");
+            let others = f64::from(size) * -2.234_567 * 7.3;
+            let expected = 1.0 / (1.0 + 31.0 * others.exp());
+            assert!((f64::from(inverse[0]) - expected).abs() < 1e-6, "{size}: {}", inverse[0]);
         }
     }
 }
