@@ -1,21 +1,20 @@
-//! Both losses over slices: the rows of a tile are spread over all cores, and the gradients are computed with the loss.
-//! A pass computes all rows of the logits, or some of them.
+//! Both losses over slices: the blocks of a tile are spread over all cores, and the gradients are computed with the
+//! loss. A pass computes all rows of the logits, or some of them.
 
-use std::borrow::Cow;
+use std::ops::Range;
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::contrastive::log_sums::{Columns, multiply_add, row_log_sum, within};
+use crate::contrastive::blocks::{EmbedGradients, Factors, LogitBlock, LogitRows, SUM_ROWS};
+use crate::contrastive::log_sums::{Columns, within};
 use crate::contrastive::objective::{ColumnSums, Logits, LossRows, PairLoss};
 use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
-use crate::cpu::gemm::{Matrix, matmul, matmul_add};
-use crate::cpu::simd::{LANES, exp, ln_1p, vectorised};
-use crate::cpu::uninit::par_rows;
-
-/// Rows per task of the gradient of the text embeddings.
-const TASK_ROWS: usize = 128;
+use crate::cpu::gemm::Matrix;
+use crate::cpu::product::blocked::blocked_cols;
+use crate::cpu::product::tile::PANEL;
+use crate::cpu::simd::{exp, ln_1p, vectorised};
 
 /// [`pair_loss`](crate::pair_loss), or its part of the rows that `rows` names, in tiles of at most `tile_logits`
 /// logits, but at least one row. `None` if an input is not for the fused operations.
@@ -43,14 +42,15 @@ pub fn pair_loss(
     let forward = |[image, text, scale, bias]: &[Values; 4], tracked: bool| {
         let value = |values: &Values| values.get()[0];
         let pass = Pass {
-            image: Matrix::new(image.get(), dim),
-            text: Matrix::new(text.get(), dim),
-            scale: value(scale).exp(),
-            bias: if has_bias { value(bias) } else { 0.0 },
+            factors: Factors {
+                image: Matrix::new(image.get(), dim),
+                text: Matrix::new(text.get(), dim),
+                scale: value(scale).exp(),
+                bias: if has_bias { value(bias) } else { 0.0 },
+            },
             first,
             rows: own,
             batch,
-            dim,
             tile_rows: (tile_logits / batch.max(1)).clamp(1, own.max(1)),
             tracked,
         };
@@ -58,7 +58,7 @@ pub fn pair_loss(
             PairLoss::Softmax { targets, masked } => pass.softmax(targets, masked, columns.as_ref().map(Values::get)),
             PairLoss::Sigmoid { positives, masked } => pass.sigmoid(positives, masked),
         };
-        (flex_tensor(vec![outcome.loss as f32], [1]), outcome.gradients)
+        (flex_tensor(vec![outcome.loss as f32], [1]), Gradients { dim, ..outcome.gradients })
     };
     Some(custom_op(inputs, forward, backward))
 }
@@ -87,19 +87,17 @@ pub(crate) fn column_sums_of(
     let ([rows, dim], [batch, _]) = (image_embeds.dims(), text_embeds.dims());
     let (image, text) = (Values::untracked(image_embeds)?, Values::untracked(text_embeds)?);
     let pass = Pass {
-        image: Matrix::new(image.get(), dim),
-        text: Matrix::new(text.get(), dim),
-        scale,
-        bias,
+        factors: Factors { image: Matrix::new(image.get(), dim), text: Matrix::new(text.get(), dim), scale, bias },
         first,
         rows,
         batch,
-        dim,
         tile_rows: (tile_logits / batch.max(1)).clamp(1, rows.max(1)),
         tracked: false,
     };
-    let mut columns = Columns::new(batch);
-    pass.tiles().for_each(|(first, rows)| columns.add(&pass.tile(first, rows, &[], masked).logits));
+    let (logits, mut columns) = (pass.logits(), Columns::new(batch));
+    for images in pass.tiles() {
+        pass.tile(&logits, images, &[], masked, LogitBlock::columns).1.iter().for_each(|rows| columns.add(rows));
+    }
     Some(columns.into_sums(&image_embeds.device().without_autodiff()))
 }
 
@@ -148,63 +146,52 @@ fn backward(gradients: Gradients, output: Values, needed: [bool; 4]) -> [Option<
 }
 
 struct Pass<'a> {
-    /// `[rows, dim]`.
-    image: Matrix<'a>,
-    /// `[batch, dim]`.
-    text: Matrix<'a>,
-    /// `exp(logit_scale)`.
-    scale: f32,
-    bias: f32,
+    factors: Factors<'a>,
     /// The first row of the logits that this pass computes, and their number.
     first: usize,
     rows: usize,
     batch: usize,
-    dim: usize,
     tile_rows: usize,
     /// Whether gradients are needed.
     tracked: bool,
 }
 
-/// Rows `first..first + rows` of the logits, `[rows, batch]`.
+/// Rows of the logits that are in memory at once.
 struct Tile {
-    first: usize,
-    rows: usize,
-    logits: Vec<f32>,
+    blocks: Vec<LogitBlock>,
     /// The weighted sum of the target logits.
     target_sum: f64,
 }
 
-impl Tile {
-    /// Sets masked logits to minus infinity.
-    fn mask(&mut self, batch: usize, masked: &[(usize, usize)]) {
-        for &(row, column) in within(masked, |&(row, _)| row, self.first, self.rows) {
-            self.logits[(row - self.first) * batch + column] = f32::NEG_INFINITY;
-        }
-    }
-}
-
-impl Pass<'_> {
-    /// First row and number of rows of each tile.
-    fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let (first, rows, size) = (self.first, self.rows, self.tile_rows);
-        (0..rows.div_ceil(size)).map(move |tile| (first + tile * size, size.min(rows - tile * size)))
+impl<'a> Pass<'a> {
+    fn logits(&self) -> LogitRows<'a> {
+        LogitRows::new(self.factors, self.first, f32::NEG_INFINITY)
     }
 
-    /// The logits of rows `first..first + rows`; masked ones are minus infinity.
-    fn tile(&self, first: usize, rows: usize, targets: &[(usize, usize, f32)], masked: &[(usize, usize)]) -> Tile {
-        let logits = par_rows(rows, self.batch, |start, out| {
-            let images = self.image.rows(first - self.first + start, out.len() / self.batch);
-            let out = matmul(images, self.text.t(), out);
-            multiply_add(out, self.scale, self.bias);
-            out
+    /// The images of each tile.
+    fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (rows, size) = (self.rows, self.tile_rows);
+        (0..rows.div_ceil(size)).map(move |tile| tile * size..rows.min((tile + 1) * size))
+    }
+
+    /// The logits of some images; masked ones are minus infinity. `then` is called with each block.
+    fn tile<T: Send>(
+        &self,
+        logits: &LogitRows<'_>,
+        images: Range<usize>,
+        targets: &[(usize, usize, f32)],
+        masked: &[(usize, usize)],
+        then: impl Fn(&LogitBlock) -> T + Sync,
+    ) -> (Tile, Vec<T>) {
+        let (blocks, results) = logits.blocks(images, |block| {
+            let targets = within(targets, |&(row, ..)| row, block.first, block.rows).iter();
+            let target_sum: f64 =
+                targets.map(|&(row, column, factor)| f64::from(factor) * f64::from(*block.at(row, column))).sum();
+            block.mask(masked);
+            (target_sum, then(block))
         });
-        let targets = within(targets, |&(row, ..)| row, first, rows).iter();
-        let target_sum = targets
-            .map(|&(row, column, factor)| f64::from(factor) * f64::from(logits[(row - first) * self.batch + column]))
-            .sum();
-        let mut tile = Tile { first, rows, logits, target_sum };
-        tile.mask(self.batch, masked);
-        tile
+        let (target_sums, results): (Vec<f64>, _) = results.into_iter().unzip();
+        (Tile { blocks, target_sum: target_sums.into_iter().sum() }, results)
     }
 
     /// (mean log-sum-exp of the rows + mean log-sum-exp of the columns) / 2 - weighted sum of the target logits.
@@ -213,167 +200,194 @@ impl Pass<'_> {
     /// the columns of the same numbers. `given` are those over all rows.
     fn softmax(&self, targets: &[(usize, usize, f32)], masked: &[(usize, usize)], given: Option<&[f32]>) -> Outcome {
         let batch = self.batch;
-        let mut whole = None;
+        let (logits, mut whole) = (self.logits(), None);
         let columns = given.map_or_else(
             || {
                 let mut columns = Columns::new(batch);
-                for (first, rows) in self.tiles() {
-                    let tile = self.tile(first, rows, targets, masked);
-                    columns.add(&tile.logits);
+                for images in self.tiles() {
+                    let (tile, of_blocks) = self.tile(&logits, images, targets, masked, LogitBlock::columns);
+                    of_blocks.iter().for_each(|rows| columns.add(rows));
                     // A single tile serves the gradient too; several are computed again.
-                    whole = (rows == batch).then_some(tile);
+                    whole = (self.tile_rows == batch).then_some(tile);
                 }
-                Cow::Owned(columns.log_sums())
+                columns.log_sums()
             },
-            Cow::Borrowed,
+            <[f32]>::to_vec,
         );
         let share = 0.5 / batch as f32;
-        let (mut row_sums, mut target_sum) = (Vec::with_capacity(self.rows), 0.0);
-        let slopes = |tile: &mut Tile| {
-            target_sum += tile.target_sum;
-            let before = row_sums.len();
-            row_sums.par_extend(tile.logits.par_chunks(batch).map(row_log_sum));
+        let padded = padded(&columns);
+        let slopes = |block: &mut LogitBlock| {
+            let row_sums = block.row_log_sums();
             if !self.tracked {
-                return 0.0;
+                return (row_sums, 0.0);
             }
-            let rows = tile.logits.par_chunks_mut(batch).zip(&row_sums[before..]);
-            let scale_slopes: Vec<f32> =
-                rows.map(|(logits, row_sum)| softmax_slopes(logits, *row_sum, &columns, share)).collect();
-            for &(row, column, factor) in within(targets, |&(row, ..)| row, tile.first, tile.rows) {
-                tile.logits[(row - tile.first) * batch + column] -= factor;
+            let scale = softmax_slopes(&mut block.values, &row_sums, &padded, share);
+            for &(row, column, factor) in within(targets, |&(row, ..)| row, block.first, block.rows) {
+                *block.at(row, column) -= factor;
             }
-            scale_slopes.iter().map(|&slope| f64::from(slope)).sum()
+            (row_sums, scale)
         };
-        let mut gradients = self.gradients(whole, targets, masked, slopes);
-        // The derivative of a logit by `logit_scale` is the logit itself.
-        gradients.logit_scale -= target_sum as f32;
+        let (mut row_sums, mut target_sum, mut scale) = (Vec::with_capacity(self.rows), 0.0, 0.0);
+        let tile = |images| self.tile(&logits, images, targets, masked, |_| ()).0;
+        let gradients = self.gradients(whole, tile, slopes, |tile_targets, of_blocks| {
+            target_sum += tile_targets;
+            for (of_rows, of_scale) in of_blocks {
+                row_sums.extend(of_rows);
+                scale += of_scale;
+            }
+        });
         let mean = |sums: &[f32]| sums.iter().map(|&sum| f64::from(sum)).sum::<f64>() / batch as f64;
         let own_columns = &columns[self.first..self.first + self.rows];
-        Outcome { loss: 0.5 * (mean(&row_sums) + mean(own_columns)) - target_sum, gradients }
+        Outcome {
+            loss: 0.5 * (mean(&row_sums) + mean(own_columns)) - target_sum,
+            // The derivative of a logit by `logit_scale` is the logit itself.
+            gradients: Gradients { logit_scale: (scale - target_sum) as f32, ..gradients },
+        }
     }
 
     /// -sum(log sigmoid(sign * logit)) / batch.
     fn sigmoid(&self, positives: &[(usize, usize)], masked: &[(usize, usize)]) -> Outcome {
-        let batch = self.batch;
-        let share = (batch as f32).recip();
+        let (logits, share) = (self.logits(), (self.batch as f32).recip());
         // Computes the losses and replaces logits by derivatives as if only the diagonal matched; then corrects the few
         // other pairs that match.
-        let slopes = |tile: &mut Tile| {
-            let Tile { first, rows, ref mut logits, .. } = *tile;
-            let positives = within(positives, |&(row, _)| row, first, rows).iter();
-            let positives: Vec<(usize, f32)> = positives
-                .map(|&(row, column)| {
-                    let index = (row - first) * batch + column;
-                    (index, logits[index])
-                })
-                .collect();
-            let (mut loss, mut scale, mut bias) = (0.0, 0.0, 0.0);
-            let sums: Vec<[f32; 3]> = logits
-                .par_chunks_mut(batch)
-                .enumerate()
-                .map(|(row, logits)| sigmoid_slopes(logits, first + row, share, self.bias))
-                .collect();
-            for [row_loss, row_scale, row_bias] in sums {
-                loss += f64::from(row_loss);
-                scale += f64::from(row_scale);
-                bias += f64::from(row_bias);
-            }
-            for (index, logit) in positives {
+        let slopes = |block: &mut LogitBlock| {
+            let positives = within(positives, |&(row, _)| row, block.first, block.rows);
+            let before: Vec<f32> = positives.iter().map(|&(row, column)| *block.at(row, column)).collect();
+            let [mut loss, mut scale, mut bias] =
+                sigmoid_slopes(&mut block.values, block.rows, block.first, share, self.factors.bias);
+            for (&(row, column), logit) in positives.iter().zip(before) {
                 // log sigmoid(z) = log sigmoid(-z) + z, and the derivative falls by one.
                 loss -= f64::from(logit * share);
-                scale -= f64::from((logit - self.bias) * share);
+                scale -= f64::from((logit - self.factors.bias) * share);
                 bias -= f64::from(share);
-                logits[index] -= share;
+                *block.at(row, column) -= share;
             }
-            (loss, scale, bias)
+            [loss, scale, bias]
         };
-        let (mut loss, mut bias) = (0.0, 0.0);
-        let gradients = self.gradients(None, &[], masked, |tile| {
-            let (tile_loss, scale, tile_bias) = slopes(tile);
-            loss += tile_loss;
-            bias += tile_bias;
-            scale
+        let mut sums = [0.0; 3];
+        let tile = |images| self.tile(&logits, images, &[], masked, |_| ()).0;
+        let gradients = self.gradients(None, tile, slopes, |_, of_blocks| {
+            for of_block in of_blocks {
+                sums.iter_mut().zip(of_block).for_each(|(sum, of_block)| *sum += of_block);
+            }
         });
-        Outcome { loss, gradients: Gradients { bias: bias as f32, ..gradients } }
+        let [loss, scale, bias] = sums;
+        Outcome { loss, gradients: Gradients { logit_scale: scale as f32, bias: bias as f32, ..gradients } }
     }
 
-    /// The gradients of the embeddings and of `logit_scale`, tile by tile.
+    /// The gradients of the embeddings, tile by tile; those of `logit_scale` and `logit_bias` are left to the caller.
     ///
-    /// `slopes` replaces the logits of a tile by the derivatives of the loss, and returns the derivative by
-    /// `logit_scale`. `whole` is the tile of all rows if it is in memory already.
-    fn gradients(
+    /// `slopes` replaces the logits of a block by the derivatives of the loss; `add` gets what it returned for the
+    /// blocks of a tile, and the weighted sum of the tile's target logits. `whole` is the tile of all rows if it is in
+    /// memory already; `tile` computes others.
+    fn gradients<T: Send>(
         &self,
         mut whole: Option<Tile>,
-        targets: &[(usize, usize, f32)],
-        masked: &[(usize, usize)],
-        mut slopes: impl FnMut(&mut Tile) -> f64,
+        tile: impl Fn(Range<usize>) -> Tile,
+        slopes: impl Fn(&mut LogitBlock) -> T + Sync,
+        mut add: impl FnMut(f64, Vec<T>),
     ) -> Gradients {
-        let (batch, dim) = (self.batch, self.dim);
         // Without gradients, none of their memory is needed.
-        let count = if self.tracked { dim } else { 0 };
-        let (mut image, mut text) = (Vec::with_capacity(self.rows * count), vec![0.0; batch * count]);
-        let mut scale = 0.0;
-        for (first, rows) in self.tiles() {
-            let mut tile = whole.take().unwrap_or_else(|| self.tile(first, rows, targets, masked));
-            scale += slopes(&mut tile);
-            if !self.tracked {
-                continue;
+        let mut embeds = self.tracked.then(|| EmbedGradients::new(self.factors));
+        for images in self.tiles() {
+            let Tile { mut blocks, target_sum } = whole.take().unwrap_or_else(|| tile(images));
+            add(target_sum, blocks.par_iter_mut().map(&slopes).collect());
+            if let Some(embeds) = &mut embeds {
+                embeds.add(&blocks);
             }
-            let slopes = Matrix::new(&tile.logits, batch);
-            image.extend(par_rows(rows, dim, |start, out| {
-                let out = matmul(slopes.rows(start, out.len() / dim), self.text, out);
-                multiply_add(out, self.scale, 0.0);
-                out
-            }));
-            let images = self.image.rows(first - self.first, rows);
-            text.par_chunks_mut(TASK_ROWS * dim).enumerate().for_each(|(task, out)| {
-                let slopes = slopes.cols(task * TASK_ROWS, out.len() / dim).t();
-                matmul_add(slopes, images, out, dim);
-            });
         }
-        let by_scale = |values: &mut [f32]| multiply_add(values, self.scale, 0.0);
-        text.par_chunks_mut(TASK_ROWS * dim).for_each(by_scale);
-        Gradients { image, text, logit_scale: scale as f32, bias: 0.0, dim }
+        let [image, text] = embeds.map_or_else(Default::default, |embeds| embeds.finish(self.factors.scale));
+        Gradients { image, text, ..Gradients::default() }
     }
 }
 
+/// With zeros for the columns that fill up the last panel.
+pub(crate) fn padded(columns: &[f32]) -> Vec<f32> {
+    let mut padded = columns.to_vec();
+    padded.resize(blocked_cols(columns.len()), 0.0);
+    padded
+}
+
 vectorised! {
-    /// Replaces each logit of a row by its derivative, `share * (softmax over the row + softmax over the column)`;
+    /// Replaces each logit of a block by its derivative, `share * (softmax over the row + softmax over the column)`;
     /// returns the sum of logits times derivatives.
-    fn softmax_slopes(logits: &'a mut [f32], row_sum: f32, column_sums: &'a [f32], share: f32) -> f32 {
-        let mut lanes = [0.0; LANES];
-        for (logits, column_sums) in logits.chunks_mut(LANES).zip(column_sums.chunks(LANES)) {
-            for ((logit, column_sum), lane) in logits.iter_mut().zip(column_sums).zip(&mut lanes) {
-                let slope = share * (exp(*logit - row_sum) + exp(*logit - column_sum));
-                let masked = *logit == f32::NEG_INFINITY;
-                *lane += if masked { 0.0 } else { slope * *logit };
-                *logit = if masked { 0.0 } else { slope };
+    fn softmax_slopes(block: &'a mut [f32], row_sums: &'a [f32], column_sums: &'a [f32], share: f32) -> f64 {
+        let mut total = 0.0;
+        let panels = block.chunks_exact_mut((row_sums.len() * PANEL).max(1));
+        for (panel, column_sums) in panels.zip(column_sums.as_chunks::<PANEL>().0) {
+            let rows = panel.as_chunks_mut::<PANEL>().0;
+            for (rows, row_sums) in rows.chunks_mut(SUM_ROWS).zip(row_sums.chunks(SUM_ROWS)) {
+                let mut lanes = [0.0; PANEL];
+                for (logits, row_sum) in rows.iter_mut().zip(row_sums) {
+                    softmax_row(logits, *row_sum, column_sums, share, &mut lanes);
+                }
+                total += f64::from(lanes.into_iter().sum::<f32>());
             }
         }
-        lanes.into_iter().sum()
+        total
+    }
+}
+
+/// As [`softmax_slopes`] in the columns of a panel; adds logits times derivatives to `products`.
+#[inline(always)]
+fn softmax_row(
+    logits: &mut [f32; PANEL],
+    row_sum: f32,
+    column_sums: &[f32; PANEL],
+    share: f32,
+    products: &mut [f32; PANEL],
+) {
+    for ((logit, column_sum), product) in logits.iter_mut().zip(column_sums).zip(products) {
+        let slope = share * (exp(*logit - row_sum) + exp(*logit - column_sum));
+        let masked = *logit == f32::NEG_INFINITY;
+        *product += if masked { 0.0 } else { slope * *logit };
+        *logit = if masked { 0.0 } else { slope };
     }
 }
 
 vectorised! {
-    /// Replaces each logit of a row by its derivative; returns the loss and its derivatives by `logit_scale` and
-    /// `logit_bias`. `diagonal` is the column of the matching pair.
-    fn sigmoid_slopes(logits: &'a mut [f32], diagonal: usize, share: f32, bias: f32) -> [f32; 3] {
-        let (mut losses, mut scales, mut biases) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-        for (chunk, logits) in logits.chunks_mut(LANES).enumerate() {
-            for (lane, logit) in logits.iter_mut().enumerate() {
-                let (z, masked) = (*logit, *logit == f32::NEG_INFINITY);
-                let target = if chunk * LANES + lane == diagonal { 1.0 } else { 0.0 };
-                // -log sigmoid(-z) = max(z, 0) + log(1 + e^-|z|)
-                let small = exp(-z.abs());
-                let loss = share * (z.max(0.0) + ln_1p(small) - target * z);
-                let chance = if z > 0.0 { 1.0 / (1.0 + small) } else { small / (1.0 + small) };
-                let slope = share * (chance - target);
-                losses[lane] += if masked { 0.0 } else { loss };
-                scales[lane] += if masked { 0.0 } else { slope * (z - bias) };
-                biases[lane] += if masked { 0.0 } else { slope };
-                *logit = if masked { 0.0 } else { slope };
+    /// Replaces each logit of a block by its derivative; returns the loss and its derivatives by `logit_scale` and
+    /// `logit_bias`. `first` is the column of the pair that matches the first row.
+    fn sigmoid_slopes(block: &'a mut [f32], rows: usize, first: usize, share: f32, bias: f32) -> [f64; 3] {
+        let mut totals = [0.0; 3];
+        for (panel_index, panel) in block.chunks_exact_mut((rows * PANEL).max(1)).enumerate() {
+            let mut diagonal = first.wrapping_sub(panel_index * PANEL);
+            for rows in panel.as_chunks_mut::<PANEL>().0.chunks_mut(SUM_ROWS) {
+                let mut lanes = [[0.0; PANEL]; 3];
+                for logits in rows {
+                    sigmoid_row(logits, diagonal, share, bias, &mut lanes);
+                    diagonal = diagonal.wrapping_add(1);
+                }
+                for (total, lanes) in totals.iter_mut().zip(lanes) {
+                    *total += f64::from(lanes.into_iter().sum::<f32>());
+                }
             }
         }
-        [losses, scales, biases].map(|lanes| lanes.into_iter().sum())
+        totals
+    }
+}
+
+/// As [`sigmoid_slopes`] in the columns of a panel; adds to the sums. The row matches the column `diagonal`; if that
+/// pair is in another panel, there is no such column.
+#[inline(always)]
+fn sigmoid_row(
+    logits: &mut [f32; PANEL],
+    diagonal: usize,
+    share: f32,
+    bias: f32,
+    [losses, scales, biases]: &mut [[f32; PANEL]; 3],
+) {
+    for (lane, logit) in logits.iter_mut().enumerate() {
+        let (z, masked) = (*logit, *logit == f32::NEG_INFINITY);
+        let target = if lane == diagonal { 1.0 } else { 0.0 };
+        // -log sigmoid(-z) = max(z, 0) + log(1 + e^-|z|)
+        let small = exp(-z.abs());
+        let loss = share * (z.max(0.0) + ln_1p(small) - target * z);
+        let chance = if z > 0.0 { 1.0 / (1.0 + small) } else { small / (1.0 + small) };
+        let slope = share * (chance - target);
+        losses[lane] += if masked { 0.0 } else { loss };
+        scales[lane] += if masked { 0.0 } else { slope * (z - bias) };
+        biases[lane] += if masked { 0.0 } else { slope };
+        *logit = if masked { 0.0 } else { slope };
     }
 }

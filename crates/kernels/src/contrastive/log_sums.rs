@@ -1,35 +1,35 @@
-//! Log-sum-exps of tiles of logits over rows and columns, and the pairs that a tile holds.
+//! Log-sum-exps of blocks of logits over rows and columns, and the pairs that a block holds.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use rayon::prelude::*;
 
 use crate::contrastive::objective::ColumnSums;
-use crate::cpu::gemm::Matrix;
-use crate::cpu::simd::{LANES, exp, max, sum, vectorised};
+use crate::cpu::chunks::CHUNK_ROWS;
+use crate::cpu::product::tile::PANEL;
+use crate::cpu::simd::{LANES, exp, vectorised};
 
-/// Columns per task of a log-sum-exp over columns.
-const TASK_COLUMNS: usize = 512;
-
-/// Running maxima of the columns, and sums of exponentials relative to them.
+/// The largest logits of the columns over some rows, and the sums of exponentials relative to them.
+#[derive(Debug)]
 pub(crate) struct Columns {
     largest: Vec<f32>,
     sums: Vec<f32>,
 }
 
 impl Columns {
-    /// Of `count` columns.
+    /// Of `count` columns over no row.
     pub(crate) fn new(count: usize) -> Self {
         Self { largest: vec![f32::MIN; count], sums: vec![0.0; count] }
     }
 
-    /// Adds rows of logits.
-    pub(crate) fn add(&mut self, logits: &[f32]) {
-        let count = self.largest.len();
-        let tasks = self.largest.par_chunks_mut(TASK_COLUMNS).zip(self.sums.par_chunks_mut(TASK_COLUMNS));
-        tasks.enumerate().for_each(|(task, (largest, sums))| {
-            let width = largest.len();
-            update_column_sums(largest, sums, Matrix::new(logits, count).cols(task * TASK_COLUMNS, width));
-        });
+    /// Of the `rows` of a block, `[panels, rows, PANEL]`; columns that fill up the last panel are columns too.
+    pub(crate) fn of_block(block: &[f32], rows: usize) -> Self {
+        let mut columns = Self::new(block.len() / rows.max(1));
+        column_sums(block, rows, &mut columns.largest, &mut columns.sums);
+        columns
+    }
+
+    /// Adds other rows. What they have of further columns is left out.
+    pub(crate) fn add(&mut self, rows: &Self) {
+        join_column_sums(&mut self.largest, &mut self.sums, &rows.largest, &rows.sums);
     }
 
     /// As tensors of `device`.
@@ -61,44 +61,76 @@ vectorised! {
     }
 }
 
+#[inline(always)]
+fn greater(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
 vectorised! {
-    /// The log-sum-exp of a row.
-    pub(crate) fn row_log_sum(logits: &'a [f32]) -> f32 {
-        let top = max(logits, f32::MIN);
-        top + sum([logits], |[logit]| exp(logit - top)).ln()
+    /// The log-sum-exps of the rows of a block, `[panels, rows, PANEL]`, as many as `log_sums`, at most [`CHUNK_ROWS`].
+    pub(crate) fn row_log_sums(block: &'a [f32], log_sums: &'a mut [f32]) {
+        let rows = log_sums.len();
+        let panels = || block.chunks_exact((rows * PANEL).max(1)).map(|panel| panel.as_chunks::<PANEL>().0);
+        let mut lanes = [[f32::MIN; LANES]; CHUNK_ROWS];
+        let lanes = &mut lanes[..rows];
+        for panel in panels() {
+            for (lanes, row) in lanes.iter_mut().zip(panel) {
+                let mut tops = *lanes;
+                for part in row.as_chunks::<LANES>().0 {
+                    tops.iter_mut().zip(part).for_each(|(top, value)| *top = greater(*top, *value));
+                }
+                *lanes = tops;
+            }
+        }
+        for (top, lanes) in log_sums.iter_mut().zip(&mut *lanes) {
+            *top = lanes.iter().copied().fold(f32::MIN, greater);
+            *lanes = [0.0; LANES];
+        }
+        for panel in panels() {
+            for ((lanes, row), top) in lanes.iter_mut().zip(panel).zip(&*log_sums) {
+                let mut sums = *lanes;
+                for part in row.as_chunks::<LANES>().0 {
+                    sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += exp(value - top));
+                }
+                *lanes = sums;
+            }
+        }
+        for (top, lanes) in log_sums.iter_mut().zip(lanes) {
+            *top += lanes.iter().sum::<f32>().ln();
+        }
     }
 }
 
 vectorised! {
-    /// Adds rows of logits to the running maxima and sums of [`Columns`].
-    fn update_column_sums(top: &'a mut [f32], sums: &'a mut [f32], logits: Matrix<'a>) {
-        // A few registers wide, so that maxima and sums stay in registers from row to row.
-        const WIDTH: usize = 4 * LANES;
-        let greater = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
-        let mut start = 0;
-        while start < top.len() {
-            let width = WIDTH.min(top.len() - start);
-            let mut tops = [f32::MIN; WIDTH];
-            tops[..width].copy_from_slice(&top[start..][..width]);
-            let before = tops;
-            for row in 0..logits.num_rows() {
-                let row = &logits.row(row)[start..][..width];
+    /// Sets the maxima and sums of [`Columns`] to those of a block.
+    fn column_sums(block: &'a [f32], rows: usize, largest: &'a mut [f32], sums: &'a mut [f32]) {
+        let columns = largest.as_chunks_mut::<PANEL>().0.iter_mut().zip(sums.as_chunks_mut::<PANEL>().0);
+        for (panel, (largest, sums)) in block.chunks_exact((rows * PANEL).max(1)).zip(columns) {
+            let panel = panel.as_chunks::<PANEL>().0;
+            // A few registers wide, so that maxima and sums stay in registers from row to row.
+            let mut tops = [f32::MIN; PANEL];
+            for row in panel {
                 tops.iter_mut().zip(row).for_each(|(top, value)| *top = greater(*top, *value));
             }
-            let mut totals = [0.0; WIDTH];
-            totals[..width].copy_from_slice(&sums[start..][..width]);
-            for (total, (before, top)) in totals.iter_mut().zip(before.iter().zip(&tops)) {
-                *total *= exp(before - top);
-            }
-            for row in 0..logits.num_rows() {
-                let row = &logits.row(row)[start..][..width];
+            let mut totals = [0.0; PANEL];
+            for row in panel {
                 for (total, (value, top)) in totals.iter_mut().zip(row.iter().zip(&tops)) {
                     *total += exp(value - top);
                 }
             }
-            top[start..][..width].copy_from_slice(&tops[..width]);
-            sums[start..][..width].copy_from_slice(&totals[..width]);
-            start += width;
+            (*largest, *sums) = (tops, totals);
+        }
+    }
+}
+
+vectorised! {
+    /// Adds maxima and sums of [`Columns`] over other rows.
+    fn join_column_sums(largest: &'a mut [f32], sums: &'a mut [f32], tops: &'a [f32], totals: &'a [f32]) {
+        let columns = largest.iter_mut().zip(sums).zip(tops.iter().zip(totals));
+        for ((largest, sum), (top, total)) in columns {
+            let before = *largest;
+            *largest = greater(before, *top);
+            *sum = *sum * exp(before - *largest) + total * exp(top - *largest);
         }
     }
 }

@@ -6,9 +6,12 @@
 //!
 //! - `objective`: which loss, which pairs match, and which rows.
 //! - `fused`: both losses over slices, for the CPU.
-//! - `log_sums`: log-sum-exps of tiles, for `fused`.
+//! - `blocks`: the logits of `fused` in memory, and the gradients of the embeddings.
+//! - `log_sums`: log-sum-exps of blocks.
 //! - `tiled`: both losses in Burn's own operations, for every other device.
 
+#[cfg(feature = "flex")]
+pub(crate) mod blocks;
 #[cfg(feature = "flex")]
 pub(crate) mod fused;
 #[cfg(feature = "flex")]

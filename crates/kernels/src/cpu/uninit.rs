@@ -27,6 +27,23 @@ where
     values
 }
 
+/// Fills `count` values: `fill` gets their memory, and returns it initialised.
+///
+/// # Panics
+///
+/// If `fill` returns other memory than it got.
+#[expect(unsafe_code, reason = "sets the length to what has been written")]
+pub(crate) fn filled(count: usize, fill: impl for<'a> FnOnce(&'a mut Uninit) -> &'a mut [f32]) -> Vec<f32> {
+    let mut values = Vec::with_capacity(count);
+    let slots = &mut values.spare_capacity_mut()[..count];
+    let place = slots.as_ptr().addr();
+    let written = fill(slots);
+    assert!((written.as_ptr().addr(), written.len()) == (place, count), "other memory was returned than was given");
+    // SAFETY: the slots came back as initialised memory.
+    unsafe { values.set_len(count) };
+    values
+}
+
 /// Fills several buffers in parallel, one task per group of rows; buffer `n` is `[rows, cols[n]]`.
 ///
 /// `ends` holds the end row of each group, in ascending order. `fill` gets the index of the group's first row and its
@@ -274,6 +291,18 @@ mod tests {
     #[should_panic = "is too large"]
     fn overflowing_size_panics() {
         par_groups(&[usize::MAX / 2], [4], |_, [out]| [write(out, |_| 0.0)]);
+    }
+
+    #[test]
+    fn values_are_filled() {
+        assert_eq!(filled(3, |out| write(out, |i| i as f32)), [0.0, 1.0, 2.0]);
+        assert_eq!(filled(0, |out| write(out, |_| 1.0)), [0.0; 0]);
+    }
+
+    #[test]
+    #[should_panic = "other memory was returned"]
+    fn fewer_values_panic() {
+        filled(3, |out| write(&mut out[..2], |i| i as f32));
     }
 
     #[test]

@@ -1,22 +1,21 @@
-//! The divergence from a teacher over slices: the rows of a tile are spread over all cores, and the gradients are
+//! The divergence from a teacher over slices: the blocks of a tile are spread over all cores, and the gradients are
 //! computed with the loss.
 
-use std::borrow::Cow;
+use std::ops::Range;
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::contrastive::log_sums::{Columns, multiply_add, row_log_sum, within};
+use crate::contrastive::blocks::{EmbedGradients, Factors, LogitBlock, LogitRows, SUM_ROWS};
+use crate::contrastive::fused::padded;
+use crate::contrastive::log_sums::Columns;
 use crate::contrastive::objective::{Logits, LossRows};
 use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
-use crate::cpu::gemm::{Matrix, matmul, matmul_add};
-use crate::cpu::simd::{LANES, exp, ln_1p, vectorised};
-use crate::cpu::uninit::par_rows;
+use crate::cpu::gemm::Matrix;
+use crate::cpu::product::tile::PANEL;
+use crate::cpu::simd::{exp, ln_1p, vectorised};
 use crate::distillation::teacher::{MASKED, TeacherLogits, TeacherLoss};
-
-/// Rows per task of the gradient of the text embeddings.
-const TASK_ROWS: usize = 128;
 
 /// [`distillation_loss`](crate::distillation_loss) in tiles of at most `tile` logits of each matrix, but at least one
 /// row. `None` if an input is not for the fused operations.
@@ -48,13 +47,13 @@ pub fn distillation_loss(
     let forward = |[teacher_image, teacher_text, image, text, scale, bias]: &[Values; 6], tracked: bool| {
         let value = |values: &Values| values.get()[0];
         let pass = Pass {
-            teacher: Side {
+            teacher: Factors {
                 image: Matrix::new(teacher_image.get(), teacher_dim),
                 text: Matrix::new(teacher_text.get(), teacher_dim),
                 scale: teacher.scale as f32,
                 bias: teacher.loss.bias() as f32,
             },
-            student: Side {
+            student: Factors {
                 image: Matrix::new(image.get(), dim),
                 text: Matrix::new(text.get(), dim),
                 scale: value(scale).exp(),
@@ -64,7 +63,6 @@ pub fn distillation_loss(
             first: rows.map_or(0, |rows| rows.first),
             rows: own,
             batch,
-            dim,
             tile_rows: (tile / batch.max(1)).clamp(1, own.max(1)),
             tracked,
         };
@@ -72,7 +70,7 @@ pub fn distillation_loss(
             TeacherLoss::Softmax => pass.softmax(columns.as_ref().map(|sides| sides.each_ref().map(Values::get))),
             TeacherLoss::Sigmoid { .. } => pass.sigmoid(),
         };
-        (flex_tensor(vec![loss as f32], [1]), gradients)
+        (flex_tensor(vec![loss as f32], [1]), Gradients { dim, ..gradients })
     };
     Some(custom_op(inputs, forward, backward))
 }
@@ -110,83 +108,73 @@ fn backward(gradients: Gradients, output: Values, needed: [bool; 6]) -> [Option<
     ]
 }
 
-/// What one side's logits are computed from.
-#[derive(Clone, Copy)]
-struct Side<'a> {
-    /// `[rows, dim]`.
-    image: Matrix<'a>,
-    /// `[batch, dim]`.
-    text: Matrix<'a>,
-    scale: f32,
-    bias: f32,
-}
-
-/// Rows `first..first + rows` of the logits of both sides, `[rows, batch]`.
-struct Tile {
-    first: usize,
-    rows: usize,
-    teacher: Vec<f32>,
-    student: Vec<f32>,
-}
-
 struct Pass<'a> {
-    teacher: Side<'a>,
-    student: Side<'a>,
+    teacher: Factors<'a>,
+    student: Factors<'a>,
     masked: &'a [(usize, usize)],
     /// The first row of the logits that this pass computes, and their number.
     first: usize,
     rows: usize,
     batch: usize,
-    /// Of the student.
-    dim: usize,
     tile_rows: usize,
     /// Whether gradients are needed.
     tracked: bool,
 }
 
-impl Pass<'_> {
-    /// First row and number of rows of each tile.
-    fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let (first, rows, size) = (self.first, self.rows, self.tile_rows);
-        (0..rows.div_ceil(size)).map(move |tile| (first + tile * size, size.min(rows - tile * size)))
+/// The logits of some rows that are in memory at once, the teacher's and the student's.
+type Tile = [Vec<LogitBlock>; 2];
+
+impl<'a> Pass<'a> {
+    /// Of the teacher and of the student.
+    fn logits(&self) -> [LogitRows<'a>; 2] {
+        [self.teacher, self.student].map(|factors| LogitRows::new(factors, self.first, MASKED))
     }
 
-    fn tile(&self, (first, rows): (usize, usize)) -> Tile {
-        let batch = self.batch;
-        let logits = |side: Side<'_>| {
-            let mut logits = par_rows(rows, batch, |start, out| {
-                let images = side.image.rows(first - self.first + start, out.len() / batch);
-                let out = matmul(images, side.text.t(), out);
-                multiply_add(out, side.scale, side.bias);
-                out
-            });
-            for &(row, column) in within(self.masked, |&(row, _)| row, first, rows) {
-                logits[(row - first) * batch + column] = MASKED;
-            }
-            logits
-        };
-        Tile { first, rows, teacher: logits(self.teacher), student: logits(self.student) }
+    /// The images of each tile.
+    fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (rows, size) = (self.rows, self.tile_rows);
+        (0..rows.div_ceil(size)).map(move |tile| tile * size..rows.min((tile + 1) * size))
+    }
+
+    /// The logits of some images. `then` is called with each block of both.
+    fn tile<T: Send>(
+        &self,
+        logits: &[LogitRows<'_>; 2],
+        images: &Range<usize>,
+        then: impl Fn(&LogitBlock) -> T + Sync,
+    ) -> [(Vec<LogitBlock>, Vec<T>); 2] {
+        logits.each_ref().map(|logits| {
+            logits.blocks(images.clone(), |block| {
+                block.mask(self.masked);
+                then(block)
+            })
+        })
     }
 
     /// `given`: the log-sum-exps of the columns over all rows, the teacher's and the student's.
     fn softmax(&self, given: Option<[&[f32]; 2]>) -> (f64, Gradients) {
         let batch = self.batch;
-        let mut whole = None;
-        let columns = given.map(|sides| sides.map(Cow::Borrowed)).unwrap_or_else(|| {
-            let mut columns = [Columns::new(batch), Columns::new(batch)];
-            for range in self.tiles() {
-                let tile = self.tile(range);
-                columns[0].add(&tile.teacher);
-                columns[1].add(&tile.student);
-                // A single tile serves the gradient too; several are computed again.
-                whole = (tile.rows == batch).then_some(tile);
-            }
-            columns.map(|columns| Cow::Owned(columns.log_sums()))
-        });
+        let (logits, mut whole) = (self.logits(), None);
+        let columns = given.map_or_else(
+            || {
+                let mut columns = [Columns::new(batch), Columns::new(batch)];
+                for images in self.tiles() {
+                    let tile = self.tile(&logits, &images, LogitBlock::columns);
+                    for (columns, (_, of_blocks)) in columns.iter_mut().zip(&tile) {
+                        of_blocks.iter().for_each(|rows| columns.add(rows));
+                    }
+                    // A single tile serves the gradient too; several are computed again.
+                    whole = (self.tile_rows == batch).then_some(tile.map(|(blocks, _)| blocks));
+                }
+                columns.map(|columns| padded(&columns.log_sums()))
+            },
+            |given| given.map(padded),
+        );
         let share = 0.5 / batch as f32;
-        self.gradients(whole, share, |teacher, student| {
-            let sums = [row_log_sum(teacher), row_log_sum(student)];
-            let [loss, scale] = softmax_slopes(teacher, student, sums, &columns[0], &columns[1]);
+        self.gradients(&logits, whole, share, |teacher, student| {
+            let sums = [teacher, &*student].map(LogitBlock::row_log_sums);
+            let [row_sums, column_sums] = [&sums, &columns].map(|sides| sides.each_ref().map(Vec::as_slice));
+            let [loss, scale] = softmax_slopes(&teacher.values, &mut student.values, row_sums, column_sums);
             [loss, scale, 0.0]
         })
     }
@@ -194,110 +182,137 @@ impl Pass<'_> {
     fn sigmoid(&self) -> (f64, Gradients) {
         let bias = self.student.bias;
         let share = (self.batch as f32).recip();
-        self.gradients(None, share, |teacher, student| sigmoid_slopes(teacher, student, bias))
+        self.gradients(&self.logits(), None, share, |teacher, student| {
+            sigmoid_slopes(&teacher.values, &mut student.values, bias)
+        })
     }
 
     /// The loss and its gradients, tile by tile.
     ///
-    /// `slopes` takes the logits of a row, replaces the student's by the derivatives of the loss, and returns the loss
-    /// with its derivatives by `logit_scale` and `logit_bias`; all are multiplied by `share` here. `whole` is the tile
-    /// of all rows if it is in memory already.
+    /// `slopes` takes the logits of a block, replaces the student's by the derivatives of the loss, and returns the
+    /// loss with its derivatives by `logit_scale` and `logit_bias`; all are multiplied by `share` here. `whole` is the
+    /// tile of all rows if it is in memory already.
     fn gradients(
         &self,
+        logits: &[LogitRows<'_>; 2],
         mut whole: Option<Tile>,
         share: f32,
-        slopes: impl Fn(&[f32], &mut [f32]) -> [f32; 3] + Sync,
+        slopes: impl Fn(&LogitBlock, &mut LogitBlock) -> [f64; 3] + Sync,
     ) -> (f64, Gradients) {
-        let (batch, dim) = (self.batch, self.dim);
-        let mut image = Vec::with_capacity(if self.tracked { self.rows * dim } else { 0 });
-        let mut text = vec![0.0; if self.tracked { batch * dim } else { 0 }];
-        let (mut loss, mut logit_scale, mut logit_bias) = (0.0, 0.0, 0.0);
-        let factor = self.student.scale * share;
-        for range in self.tiles() {
-            let Tile { first, rows, teacher, mut student } = whole.take().unwrap_or_else(|| self.tile(range));
-            let of_rows = student.par_chunks_mut(batch).zip(teacher.par_chunks(batch));
-            let sums: Vec<[f32; 3]> = of_rows.map(|(student, teacher)| slopes(teacher, student)).collect();
-            for [of_loss, of_scale, of_bias] in sums {
-                loss += f64::from(of_loss);
-                logit_scale += f64::from(of_scale);
-                logit_bias += f64::from(of_bias);
+        let mut embeds = self.tracked.then(|| EmbedGradients::new(self.student));
+        let mut totals = [0.0; 3];
+        for images in self.tiles() {
+            let computed = || self.tile(logits, &images, |_| ()).map(|(blocks, _)| blocks);
+            let [teacher, mut student] = whole.take().unwrap_or_else(computed);
+            let of_blocks = student.par_iter_mut().zip(&teacher);
+            let sums: Vec<[f64; 3]> = of_blocks.map(|(student, teacher)| slopes(teacher, student)).collect();
+            for of_block in sums {
+                totals.iter_mut().zip(of_block).for_each(|(total, of_block)| *total += of_block);
             }
             drop(teacher);
-            if !self.tracked {
-                continue;
+            if let Some(embeds) = &mut embeds {
+                embeds.add(&student);
             }
-            let slopes = Matrix::new(&student, batch);
-            image.extend(par_rows(rows, dim, |start, out| {
-                let out = matmul(slopes.rows(start, out.len() / dim), self.student.text, out);
-                multiply_add(out, factor, 0.0);
-                out
-            }));
-            let images = self.student.image.rows(first - self.first, rows);
-            text.par_chunks_mut(TASK_ROWS * dim).enumerate().for_each(|(task, out)| {
-                let slopes = slopes.cols(task * TASK_ROWS, out.len() / dim).t();
-                matmul_add(slopes, images, out, dim);
-            });
         }
-        text.par_chunks_mut(TASK_ROWS * dim).for_each(|values| multiply_add(values, factor, 0.0));
-        let share = f64::from(share);
-        let [logit_scale, logit_bias] = [logit_scale, logit_bias].map(|slope| slope * share);
-        (loss * share, Gradients { image, text, logit_scale, logit_bias, dim })
+        let [image, text] = embeds.map_or_else(Default::default, |embeds| embeds.finish(self.student.scale * share));
+        let [loss, logit_scale, logit_bias] = totals.map(|total| total * f64::from(share));
+        (loss, Gradients { image, text, logit_scale, logit_bias, dim: 0 })
     }
 }
 
 vectorised! {
-    /// Of a row: the divergences of its softmax and of its share in those of the columns. Replaces each of the
-    /// student's logits by its derivative; also returns the sum of logits times derivatives.
+    /// Of a block: the divergences of the softmax of its rows, and of their share in those of the columns. Replaces
+    /// each of the student's logits by its derivative; also returns the sum of logits times derivatives.
     ///
-    /// `row_sums`: the log-sum-exps of the teacher's and the student's row.
+    /// `row_sums` and `column_sums`: log-sum-exps, the teacher's and the student's.
     fn softmax_slopes(
         teacher: &'a [f32],
         student: &'a mut [f32],
-        row_sums: [f32; 2],
-        teacher_sums: &'a [f32],
-        student_sums: &'a [f32],
-    ) -> [f32; 2] {
-        let [teacher_row, student_row] = row_sums;
-        let (mut losses, mut scales) = ([0.0; LANES], [0.0; LANES]);
-        let chunks = student.chunks_mut(LANES).zip(teacher.chunks(LANES));
-        let sums = teacher_sums.chunks(LANES).zip(student_sums.chunks(LANES));
-        for ((student, teacher), (teacher_sums, student_sums)) in chunks.zip(sums) {
-            let cells = student.iter_mut().zip(teacher).zip(teacher_sums.iter().zip(student_sums)).enumerate();
-            for (lane, ((student, teacher), (teacher_sum, student_sum))) in cells {
-                let logit = *student;
-                let (p_row, p_column) = (teacher - teacher_row, teacher - teacher_sum);
-                let (q_row, q_column) = (logit - student_row, logit - student_sum);
-                let (over_texts, over_images) = (exp(p_row), exp(p_column));
-                losses[lane] += over_texts * (p_row - q_row) + over_images * (p_column - q_column);
-                let slope = (exp(q_row) - over_texts) + (exp(q_column) - over_images);
-                scales[lane] += slope * logit;
-                *student = slope;
+        row_sums: [&'a [f32]; 2],
+        column_sums: [&'a [f32]; 2],
+    ) -> [f64; 2] {
+        let mut totals = [0.0; 2];
+        let size = (row_sums[0].len() * PANEL).max(1);
+        let columns = column_sums.map(|sums| sums.as_chunks::<PANEL>().0);
+        for (n, (student, teacher)) in student.chunks_exact_mut(size).zip(teacher.chunks_exact(size)).enumerate() {
+            let columns = columns.map(|sums| &sums[n]);
+            let student = student.as_chunks_mut::<PANEL>().0.chunks_mut(SUM_ROWS);
+            let logits = student.zip(teacher.as_chunks::<PANEL>().0.chunks(SUM_ROWS));
+            let of_rows = row_sums[0].chunks(SUM_ROWS).zip(row_sums[1].chunks(SUM_ROWS));
+            for ((student, teacher), of_rows) in logits.zip(of_rows) {
+                let mut lanes = [[0.0; PANEL]; 2];
+                let of_rows = of_rows.0.iter().zip(of_rows.1);
+                for ((student, teacher), of_row) in student.iter_mut().zip(teacher).zip(of_rows) {
+                    softmax_row(teacher, student, [*of_row.0, *of_row.1], columns, &mut lanes);
+                }
+                for (total, lanes) in totals.iter_mut().zip(lanes) {
+                    *total += f64::from(lanes.into_iter().sum::<f32>());
+                }
             }
         }
-        [losses, scales].map(|lanes| lanes.into_iter().sum())
+        totals
+    }
+}
+
+/// As [`softmax_slopes`] in the columns of a panel; adds to the sums.
+#[inline(always)]
+fn softmax_row(
+    teacher: &[f32; PANEL],
+    student: &mut [f32; PANEL],
+    [teacher_row, student_row]: [f32; 2],
+    [teacher_columns, student_columns]: [&[f32; PANEL]; 2],
+    [losses, scales]: &mut [[f32; PANEL]; 2],
+) {
+    for lane in 0..PANEL {
+        let (teacher, logit) = (teacher[lane], student[lane]);
+        let (p_row, p_column) = (teacher - teacher_row, teacher - teacher_columns[lane]);
+        let (q_row, q_column) = (logit - student_row, logit - student_columns[lane]);
+        let (over_texts, over_images) = (exp(p_row), exp(p_column));
+        losses[lane] += over_texts * (p_row - q_row) + over_images * (p_column - q_column);
+        let slope = (exp(q_row) - over_texts) + (exp(q_column) - over_images);
+        scales[lane] += slope * logit;
+        student[lane] = slope;
     }
 }
 
 vectorised! {
-    /// Of a row: the divergences of its sigmoids. Replaces each of the student's logits by its derivative; also returns
-    /// the derivatives by `logit_scale` and `logit_bias`.
-    fn sigmoid_slopes(teacher: &'a [f32], student: &'a mut [f32], bias: f32) -> [f32; 3] {
-        let (mut losses, mut scales, mut biases) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-        for (student, teacher) in student.chunks_mut(LANES).zip(teacher.chunks(LANES)) {
-            for (lane, (student, &teacher)) in student.iter_mut().zip(teacher).enumerate() {
-                let logit = *student;
-                let [small, teacher_small] = [exp(-logit.abs()), exp(-teacher.abs())];
-                let chance = (if logit > 0.0 { 1.0 } else { small }) / (1.0 + small);
-                let target = (if teacher > 0.0 { 1.0 } else { teacher_small }) / (1.0 + teacher_small);
-                // log(1 + e^z) = max(z, 0) + log(1 + e^-|z|)
-                let tails = ln_1p(small) - ln_1p(teacher_small);
-                losses[lane] += target * (teacher - logit) + (logit.max(0.0) - teacher.max(0.0)) + tails;
-                let slope = chance - target;
-                scales[lane] += slope * (logit - bias);
-                biases[lane] += slope;
-                *student = slope;
+    /// Of a block: the divergences of its sigmoids. Replaces each of the student's logits by its derivative; also
+    /// returns the derivatives by `logit_scale` and `logit_bias`.
+    fn sigmoid_slopes(teacher: &'a [f32], student: &'a mut [f32], bias: f32) -> [f64; 3] {
+        let mut totals = [0.0; 3];
+        let student = student.as_chunks_mut::<PANEL>().0.chunks_mut(SUM_ROWS);
+        for (student, teacher) in student.zip(teacher.as_chunks::<PANEL>().0.chunks(SUM_ROWS)) {
+            let mut lanes = [[0.0; PANEL]; 3];
+            for (student, teacher) in student.iter_mut().zip(teacher) {
+                sigmoid_row(teacher, student, bias, &mut lanes);
+            }
+            for (total, lanes) in totals.iter_mut().zip(lanes) {
+                *total += f64::from(lanes.into_iter().sum::<f32>());
             }
         }
-        [losses, scales, biases].map(|lanes| lanes.into_iter().sum())
+        totals
+    }
+}
+
+/// As [`sigmoid_slopes`] in the columns of a panel; adds to the sums.
+#[inline(always)]
+fn sigmoid_row(
+    teacher: &[f32; PANEL],
+    student: &mut [f32; PANEL],
+    bias: f32,
+    [losses, scales, biases]: &mut [[f32; PANEL]; 3],
+) {
+    for (lane, (student, &teacher)) in student.iter_mut().zip(teacher).enumerate() {
+        let logit = *student;
+        let [small, teacher_small] = [exp(-logit.abs()), exp(-teacher.abs())];
+        let chance = (if logit > 0.0 { 1.0 } else { small }) / (1.0 + small);
+        let target = (if teacher > 0.0 { 1.0 } else { teacher_small }) / (1.0 + teacher_small);
+        // log(1 + e^z) = max(z, 0) + log(1 + e^-|z|)
+        let tails = ln_1p(small) - ln_1p(teacher_small);
+        losses[lane] += target * (teacher - logit) + (logit.max(0.0) - teacher.max(0.0)) + tails;
+        let slope = chance - target;
+        scales[lane] += slope * (logit - bias);
+        biases[lane] += slope;
+        *student = slope;
     }
 }

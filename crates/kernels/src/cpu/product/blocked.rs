@@ -87,10 +87,19 @@ impl<'a> Block<'a> {
     }
 }
 
+/// Where blocks are in memory.
+#[derive(Debug, Clone, Copy)]
+enum BlockValues<'a> {
+    /// One after the other.
+    Joined(&'a [f32]),
+    /// Each in a place of its own.
+    Each(&'a [&'a [f32]]),
+}
+
 /// All blocks of a batch. Several matrices may be in a block, one after the other.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Blocks<'a> {
-    values: &'a [f32],
+    values: BlockValues<'a>,
     rows: usize,
     /// Rows of a block.
     block_rows: usize,
@@ -108,11 +117,22 @@ impl<'a> Blocks<'a> {
         let all_cols = blocked_cols(cols) * count;
         assert_eq!(Some(values.len()), rows.checked_mul(all_cols), "size of blocked rows");
         let first = index * (blocked_cols(cols) / PANEL);
-        Self { values, rows, block_rows: CHUNK_ROWS, all_cols, first, cols }
+        Self { values: BlockValues::Joined(values), rows, block_rows: CHUNK_ROWS, all_cols, first, cols }
+    }
+
+    /// The matrix `[rows, cols]` of which each of `blocks` has [`CHUNK_ROWS`] rows, the last the rest.
+    pub fn each(blocks: &'a [&'a [f32]], rows: usize, cols: usize) -> Self {
+        let all_cols = blocked_cols(cols);
+        assert_eq!(blocks.len(), rows.div_ceil(CHUNK_ROWS), "number of blocks");
+        for (n, block) in blocks.iter().enumerate() {
+            assert_eq!(block.len(), CHUNK_ROWS.min(rows - n * CHUNK_ROWS) * all_cols, "size of a block");
+        }
+        Self { values: BlockValues::Each(blocks), rows, block_rows: CHUNK_ROWS, all_cols, first: 0, cols }
     }
 
     /// The same with all rows in one block, at most [`DEPTH`].
     pub fn in_one(self) -> Self {
+        assert!(matches!(self.values, BlockValues::Joined(_)), "blocks in places of their own");
         assert!(self.rows <= DEPTH, "{} rows are not summed from 0 in one block", self.rows);
         Self { block_rows: self.rows.max(1), ..self }
     }
@@ -145,7 +165,11 @@ impl<'a> Blocks<'a> {
     pub fn panel(&self, block: usize, panel: usize) -> &'a [f32] {
         let first = block * self.block_rows;
         let count = self.block_rows.min(self.rows - first) * PANEL;
-        &self.values[first * self.all_cols + (self.first + panel) * count..][..count]
+        let values = match self.values {
+            BlockValues::Joined(values) => &values[first * self.all_cols..],
+            BlockValues::Each(blocks) => blocks[block],
+        };
+        &values[(self.first + panel) * count..][..count]
     }
 }
 

@@ -23,9 +23,21 @@ pub(crate) fn row_sums(left: Blocks<'_>, right: Blocks<'_>) -> Vec<f32> {
     values
 }
 
-/// Adds `left^T right` to `sums`, `[columns of left, columns of right]`. `only_lower`: the values above the diagonal
-/// are not needed, and most of them are not computed.
-pub(crate) fn add_row_sums(left: Blocks<'_>, right: Blocks<'_>, only_lower: bool, sums: &mut [f64]) {
+/// Adds `left^T right` to `sums`, `[columns of left, columns of right]`.
+pub(crate) fn add_row_sums(left: Blocks<'_>, right: Blocks<'_>, sums: &mut [f32]) {
+    assert_eq!(left.num_rows(), right.num_rows(), "rows of both factors of sums over rows");
+    assert_eq!(Some(sums.len()), left.cols.checked_mul(right.cols), "size of sums over rows");
+    sums.par_chunks_mut((PANEL * right.cols).max(1)).enumerate().for_each(|(panel, sums)| {
+        for first in (0..left.num_blocks()).step_by(DEPTH_BLOCKS) {
+            let blocks = first..left.num_blocks().min(first + DEPTH_BLOCKS);
+            add_blocks(left, right, panel, blocks, &mut Memory::Filled(&mut *sums));
+        }
+    });
+}
+
+/// As [`add_row_sums`], to sums of more digits. `only_lower`: the values above the diagonal are not needed, and most of
+/// them are not computed.
+pub(crate) fn add_wide_row_sums(left: Blocks<'_>, right: Blocks<'_>, only_lower: bool, sums: &mut [f64]) {
     let cols = right.cols;
     assert_eq!(left.num_rows(), right.num_rows(), "rows of both factors of sums over rows");
     assert_eq!(Some(sums.len()), left.cols.checked_mul(cols), "size of sums over rows");

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::cpu::chunks::{CHUNK_ROWS, chunk_ends};
 use crate::cpu::gemm::Matrix;
 use crate::cpu::product::blocked::{Blocks, blocked_cols, pack_block};
-use crate::cpu::product::row_sums::add_row_sums;
+use crate::cpu::product::row_sums::add_wide_row_sums;
 use crate::cpu::simd::vectorised;
 use crate::cpu::uninit::par_groups;
 
@@ -57,7 +57,7 @@ impl WeightedRows {
     /// # Panics
     /// If the numbers of rows or the size of `sums` do not fit.
     pub fn add_products(&self, other: &Self, sums: &mut [f64]) {
-        add_row_sums(self.blocks(), other.blocks(), false, sums);
+        add_wide_row_sums(self.blocks(), other.blocks(), false, sums);
     }
 
     /// Adds the lower triangle of `self^T self` to `sums`, as [`WeightedRows::add_products`]. Values above the diagonal
@@ -66,7 +66,7 @@ impl WeightedRows {
     /// # Panics
     /// If the size of `sums` does not fit.
     pub fn add_squares(&self, sums: &mut [f64]) {
-        add_row_sums(self.blocks(), self.blocks(), true, sums);
+        add_wide_row_sums(self.blocks(), self.blocks(), true, sums);
     }
 
     fn blocks(&self) -> Blocks<'_> {
