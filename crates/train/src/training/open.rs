@@ -9,7 +9,7 @@ use std::sync::Arc;
 use burn::module::Param;
 use burn::tensor::FloatDType;
 use dualenc_data::{Dataset, counted};
-use dualenc_kernels::bf16_instructions;
+use dualenc_kernels::{bf16_instructions, bf16_is_faster};
 use dualenc_model::DualEncoder;
 
 use crate::config::{BestMetric, Change, RunConfig};
@@ -293,7 +293,7 @@ fn open_device(config: &RunConfig, device: &str, observer: &mut dyn Observer) ->
             (false, false) => None,
         };
     if let Some((instructions, what)) = bf16_instructions().zip(what) {
-        let slower = if instructions.starts_with("AVX512") { ", on Intel processors slower than `f32`" } else { "" };
+        let slower = if bf16_is_faster() { "" } else { ", on Intel processors slower than `f32`" };
         observer.on(Event::Note(format!("{what}: products in bf16 by {instructions}{slower}")));
     }
     let is_slower = [compute.trained_dtype(), compute.locked_dtype()] != [FloatDType::F32; 2];
