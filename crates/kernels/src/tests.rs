@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData, module};
 
 use super::*;
 
+mod contrastive;
 mod independence;
 mod loss_rows;
 mod portable;
@@ -283,62 +284,6 @@ fn attention_by_formula(qkv: Tensor<2>, sequences: &Sequences, dim: usize) -> Te
         Tensor::cat((0..heads).map(of_head).collect(), 1)
     });
     Tensor::cat(each.collect(), 0)
-}
-
-#[test]
-fn loss_is_independent_of_tiling() {
-    // One block of the fused form with columns that fill up a panel, and several blocks in a tile.
-    [70, 260].into_iter().for_each(assert_independent_of_tiling);
-}
-
-fn assert_independent_of_tiling(batch: usize) {
-    use crate::contrastive::fused::pair_loss;
-    // The last target is masked too.
-    let targets = (0..batch).map(|n| (n, n, 1.0 / batch as f32)).chain([(batch - 4, batch - 1, -0.01)]);
-    let mut targets: Vec<_> = targets.collect();
-    targets.sort_unstable_by_key(|&(row, column, _)| (row, column));
-    let others: Vec<_> = (0..batch - 3).map(|n| (n, n + 3)).collect();
-    let losses = [
-        PairLoss::Softmax { targets: targets.into(), masked: others.clone().into() },
-        PairLoss::Sigmoid { positives: others.clone().into(), masked: [(2, 9), (batch - 1, 0)].into() },
-    ];
-    for loss in losses {
-        let run = |fused: bool, tile_logits: usize| {
-            let (image, text, scale, bias) = (leaf(1, [batch, 20]), leaf(2, [batch, 20]), leaf(3, [1]), leaf(4, [1]));
-            let has_bias = matches!(loss, PairLoss::Sigmoid { .. });
-            let logits = Logits {
-                image_embeds: &image,
-                text_embeds: &text,
-                logit_scale: &scale,
-                logit_bias: Some(&bias).filter(|_| has_bias),
-            };
-            let loss = if fused {
-                pair_loss(logits, &loss, None, tile_logits).unwrap()
-            } else {
-                tiled_pair_loss(logits, &loss, None, tile_logits)
-            };
-            let mut gradients = loss.backward();
-            let embeds = [image, text].map(|leaf| values(leaf.grad_remove(&mut gradients).unwrap()));
-            let of_scale = values(scale.grad_remove(&mut gradients).unwrap());
-            let of_bias = bias.grad_remove(&mut gradients).map(values);
-            assert_eq!(of_bias.is_some(), has_bias);
-            let named = ["loss", "image", "text", "scale", "bias"].into_iter();
-            named.zip([values(loss)].into_iter().chain(embeds).chain([of_scale]).chain(of_bias)).collect::<Vec<_>>()
-        };
-        let assert_close = |what: &str, found: &[(&str, Vec<f32>)], expected: &[(&str, Vec<f32>)]| {
-            assert_eq!(found.len(), expected.len(), "{what}");
-            for ((name, found), (_, expected)) in found.iter().zip(expected) {
-                assert_close(&format!("{what}, {name}"), LONG_SUM_TOLERANCE, found, expected);
-            }
-        };
-        let whole = run(true, usize::MAX);
-        for rows in [1, 7, 64, 130, 200] {
-            assert_close(&format!("fused, {rows} rows per tile"), &run(true, rows * batch), &whole);
-        }
-        for rows in [1, 9, 33, batch] {
-            assert_close(&format!("plain, {rows} rows per tile"), &run(false, rows * batch), &whole);
-        }
-    }
 }
 
 #[test]

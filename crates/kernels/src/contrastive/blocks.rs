@@ -25,9 +25,36 @@ pub(crate) struct Factors<'a> {
     pub image: Matrix<'a>,
     /// `[batch, dim]`.
     pub text: Matrix<'a>,
-    /// `exp(logit_scale)`.
+    /// What cosines are multiplied by: the student's is `exp(logit_scale)`.
     pub scale: f32,
     pub bias: f32,
+}
+
+/// How rows of logits are cut into tiles, of which one is in memory at a time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tiles {
+    rows: usize,
+    /// Rows of a tile.
+    size: usize,
+}
+
+impl Tiles {
+    /// Tiles of at most `most` logits, but at least one row. Several have whole blocks, unless a block is too large.
+    pub fn new(rows: usize, batch: usize, most: usize) -> Self {
+        let size = (most / batch.max(1)).clamp(1, rows.max(1));
+        let of_blocks = size - size % CHUNK_ROWS;
+        Self { rows, size: if size < rows && of_blocks > 0 { of_blocks } else { size } }
+    }
+
+    /// Whether all rows are in one tile.
+    pub fn is_one(self) -> bool {
+        self.size >= self.rows
+    }
+
+    /// The images of each tile.
+    pub fn images(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.rows).step_by(self.size).map(move |first| first..self.rows.min(first + self.size))
+    }
 }
 
 /// Some rows of the logits of a batch.
@@ -36,18 +63,24 @@ pub(crate) struct LogitRows<'a> {
     factors: Factors<'a>,
     /// The text embeddings, transposed.
     texts: Panels,
-    /// The number of the first row, which the first image has.
+    /// The row of the first image in the batch.
     first: usize,
     /// What logits that are left out become: masked ones, and those that fill up the last panel.
     left_out: f32,
 }
 
 impl<'a> LogitRows<'a> {
-    pub fn new(factors: Factors<'a>, first: usize, left_out: f32) -> Self {
+    /// # Panics
+    ///
+    /// If there are not `batch` text embeddings, as wide as those of the images.
+    pub fn new(factors: Factors<'a>, batch: usize, first: usize, left_out: f32) -> Self {
+        let shapes = [factors.text.num_rows(), factors.text.num_cols()];
+        assert_eq!(shapes, [batch, factors.image.num_cols()], "shape of the text embeddings of a batch");
         Self { factors, texts: Panels::beside(&[factors.text.t()]), first, left_out }
     }
 
-    /// Computes the logits of some images. `then` is called with each block while it is in a near cache.
+    /// Computes the logits of some images, which are counted from the first. `then` is called with each block while it
+    /// is in a cache.
     pub fn blocks<T: Send>(
         &self,
         images: Range<usize>,
@@ -74,7 +107,7 @@ impl<'a> LogitRows<'a> {
 /// At most [`CHUNK_ROWS`] rows of logits, `[rows, batch]`.
 #[derive(Debug)]
 pub(crate) struct LogitBlock {
-    /// The number of the first row.
+    /// The first row in the batch.
     pub first: usize,
     pub rows: usize,
     batch: usize,
@@ -162,4 +195,16 @@ impl<'a> EmbedGradients<'a> {
             gradients
         })
     }
+}
+
+/// Log-sum-exps of the `batch` columns, with zeros for the columns that fill up the last panel.
+///
+/// # Panics
+///
+/// If they are not so many.
+pub(crate) fn padded(column_sums: &[f32], batch: usize) -> Vec<f32> {
+    assert_eq!(column_sums.len(), batch, "number of log-sum-exps of columns");
+    let mut padded = column_sums.to_vec();
+    padded.resize(blocked_cols(batch), 0.0);
+    padded
 }

@@ -7,12 +7,11 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::contrastive::blocks::{EmbedGradients, Factors, LogitBlock, LogitRows, SUM_ROWS};
+use crate::contrastive::blocks::{EmbedGradients, Factors, LogitBlock, LogitRows, SUM_ROWS, Tiles, padded};
 use crate::contrastive::log_sums::{Columns, within};
 use crate::contrastive::objective::{ColumnSums, Logits, LossRows, PairLoss};
 use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
 use crate::cpu::gemm::Matrix;
-use crate::cpu::product::blocked::blocked_cols;
 use crate::cpu::product::tile::PANEL;
 use crate::cpu::simd::{exp, ln_1p, vectorised};
 
@@ -51,7 +50,7 @@ pub fn pair_loss(
             first,
             rows: own,
             batch,
-            tile_rows: (tile_logits / batch.max(1)).clamp(1, own.max(1)),
+            tiles: Tiles::new(own, batch, tile_logits),
             tracked,
         };
         let outcome = match loss {
@@ -84,19 +83,20 @@ pub(crate) fn column_sums_of(
     first: usize,
     tile_logits: usize,
 ) -> Option<ColumnSums> {
-    let ([rows, dim], [batch, _]) = (image_embeds.dims(), text_embeds.dims());
+    let ([rows, dim], [batch, width]) = (image_embeds.dims(), text_embeds.dims());
+    assert_eq!(width, dim, "width of the text embeddings of a batch");
     let (image, text) = (Values::untracked(image_embeds)?, Values::untracked(text_embeds)?);
     let pass = Pass {
         factors: Factors { image: Matrix::new(image.get(), dim), text: Matrix::new(text.get(), dim), scale, bias },
         first,
         rows,
         batch,
-        tile_rows: (tile_logits / batch.max(1)).clamp(1, rows.max(1)),
+        tiles: Tiles::new(rows, batch, tile_logits),
         tracked: false,
     };
     let (logits, mut columns) = (pass.logits(), Columns::new(batch));
-    for images in pass.tiles() {
-        pass.tile(&logits, images, &[], masked, LogitBlock::columns).1.iter().for_each(|rows| columns.add(rows));
+    for images in pass.tiles.images() {
+        columns.add(&pass.tile(&logits, images, &[], masked, LogitBlock::columns).1);
     }
     Some(columns.into_sums(&image_embeds.device().without_autodiff()))
 }
@@ -151,7 +151,7 @@ struct Pass<'a> {
     first: usize,
     rows: usize,
     batch: usize,
-    tile_rows: usize,
+    tiles: Tiles,
     /// Whether gradients are needed.
     tracked: bool,
 }
@@ -165,16 +165,11 @@ struct Tile {
 
 impl<'a> Pass<'a> {
     fn logits(&self) -> LogitRows<'a> {
-        LogitRows::new(self.factors, self.first, f32::NEG_INFINITY)
+        LogitRows::new(self.factors, self.batch, self.first, f32::NEG_INFINITY)
     }
 
-    /// The images of each tile.
-    fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (rows, size) = (self.rows, self.tile_rows);
-        (0..rows.div_ceil(size)).map(move |tile| tile * size..rows.min((tile + 1) * size))
-    }
-
-    /// The logits of some images; masked ones are minus infinity. `then` is called with each block.
+    /// The logits of some images; masked ones are minus infinity, after those of targets have been added up. `then` is
+    /// called with each block.
     fn tile<T: Send>(
         &self,
         logits: &LogitRows<'_>,
@@ -204,18 +199,18 @@ impl<'a> Pass<'a> {
         let columns = given.map_or_else(
             || {
                 let mut columns = Columns::new(batch);
-                for images in self.tiles() {
+                for images in self.tiles.images() {
                     let (tile, of_blocks) = self.tile(&logits, images, targets, masked, LogitBlock::columns);
-                    of_blocks.iter().for_each(|rows| columns.add(rows));
+                    columns.add(&of_blocks);
                     // A single tile serves the gradient too; several are computed again.
-                    whole = (self.tile_rows == batch).then_some(tile);
+                    whole = self.tiles.is_one().then_some(tile);
                 }
                 columns.log_sums()
             },
             <[f32]>::to_vec,
         );
         let share = 0.5 / batch as f32;
-        let padded = padded(&columns);
+        let padded = padded(&columns, batch);
         let slopes = |block: &mut LogitBlock| {
             let row_sums = block.row_log_sums();
             if !self.tracked {
@@ -289,7 +284,7 @@ impl<'a> Pass<'a> {
     ) -> Gradients {
         // Without gradients, none of their memory is needed.
         let mut embeds = self.tracked.then(|| EmbedGradients::new(self.factors));
-        for images in self.tiles() {
+        for images in self.tiles.images() {
             let Tile { mut blocks, target_sum } = whole.take().unwrap_or_else(|| tile(images));
             add(target_sum, blocks.par_iter_mut().map(&slopes).collect());
             if let Some(embeds) = &mut embeds {
@@ -299,13 +294,6 @@ impl<'a> Pass<'a> {
         let [image, text] = embeds.map_or_else(Default::default, |embeds| embeds.finish(self.factors.scale));
         Gradients { image, text, ..Gradients::default() }
     }
-}
-
-/// With zeros for the columns that fill up the last panel.
-pub(crate) fn padded(columns: &[f32]) -> Vec<f32> {
-    let mut padded = columns.to_vec();
-    padded.resize(blocked_cols(columns.len()), 0.0);
-    padded
 }
 
 vectorised! {

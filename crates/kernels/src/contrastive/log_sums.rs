@@ -1,11 +1,15 @@
 //! Log-sum-exps of blocks of logits over rows and columns, and the pairs that a block holds.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
 
 use crate::contrastive::objective::ColumnSums;
 use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::product::tile::PANEL;
 use crate::cpu::simd::{LANES, exp, vectorised};
+
+/// Columns per task of adding up log-sum-exps over columns.
+const TASK_COLUMNS: usize = 512;
 
 /// The largest logits of the columns over some rows, and the sums of exponentials relative to them.
 #[derive(Debug)]
@@ -27,9 +31,15 @@ impl Columns {
         columns
     }
 
-    /// Adds other rows. What they have of further columns is left out.
-    pub(crate) fn add(&mut self, rows: &Self) {
-        join_column_sums(&mut self.largest, &mut self.sums, &rows.largest, &rows.sums);
+    /// Adds other rows, block after block. What they have of further columns is left out.
+    pub(crate) fn add(&mut self, blocks: &[Self]) {
+        let tasks = self.largest.par_chunks_mut(TASK_COLUMNS).zip(self.sums.par_chunks_mut(TASK_COLUMNS));
+        tasks.enumerate().for_each(|(task, (largest, sums))| {
+            for block in blocks {
+                let first = task * TASK_COLUMNS;
+                add_column_sums(largest, sums, &block.largest[first..], &block.sums[first..]);
+            }
+        });
     }
 
     /// As tensors of `device`.
@@ -125,7 +135,7 @@ vectorised! {
 
 vectorised! {
     /// Adds maxima and sums of [`Columns`] over other rows.
-    fn join_column_sums(largest: &'a mut [f32], sums: &'a mut [f32], tops: &'a [f32], totals: &'a [f32]) {
+    fn add_column_sums(largest: &'a mut [f32], sums: &'a mut [f32], tops: &'a [f32], totals: &'a [f32]) {
         let columns = largest.iter_mut().zip(sums).zip(tops.iter().zip(totals));
         for ((largest, sum), (top, total)) in columns {
             let before = *largest;

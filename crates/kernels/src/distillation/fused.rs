@@ -7,8 +7,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::contrastive::blocks::{EmbedGradients, Factors, LogitBlock, LogitRows, SUM_ROWS};
-use crate::contrastive::fused::padded;
+use crate::contrastive::blocks::{EmbedGradients, Factors, LogitBlock, LogitRows, SUM_ROWS, Tiles, padded};
 use crate::contrastive::log_sums::Columns;
 use crate::contrastive::objective::{Logits, LossRows};
 use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
@@ -61,9 +60,8 @@ pub fn distillation_loss(
             },
             masked,
             first: rows.map_or(0, |rows| rows.first),
-            rows: own,
             batch,
-            tile_rows: (tile / batch.max(1)).clamp(1, own.max(1)),
+            tiles: Tiles::new(own, batch, tile),
             tracked,
         };
         let (loss, gradients) = match teacher.loss {
@@ -112,11 +110,10 @@ struct Pass<'a> {
     teacher: Factors<'a>,
     student: Factors<'a>,
     masked: &'a [(usize, usize)],
-    /// The first row of the logits that this pass computes, and their number.
+    /// The first row of the logits that this pass computes.
     first: usize,
-    rows: usize,
     batch: usize,
-    tile_rows: usize,
+    tiles: Tiles,
     /// Whether gradients are needed.
     tracked: bool,
 }
@@ -127,13 +124,7 @@ type Tile = [Vec<LogitBlock>; 2];
 impl<'a> Pass<'a> {
     /// Of the teacher and of the student.
     fn logits(&self) -> [LogitRows<'a>; 2] {
-        [self.teacher, self.student].map(|factors| LogitRows::new(factors, self.first, MASKED))
-    }
-
-    /// The images of each tile.
-    fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (rows, size) = (self.rows, self.tile_rows);
-        (0..rows.div_ceil(size)).map(move |tile| tile * size..rows.min((tile + 1) * size))
+        [self.teacher, self.student].map(|factors| LogitRows::new(factors, self.batch, self.first, MASKED))
     }
 
     /// The logits of some images. `then` is called with each block of both.
@@ -158,17 +149,17 @@ impl<'a> Pass<'a> {
         let columns = given.map_or_else(
             || {
                 let mut columns = [Columns::new(batch), Columns::new(batch)];
-                for images in self.tiles() {
+                for images in self.tiles.images() {
                     let tile = self.tile(&logits, &images, LogitBlock::columns);
                     for (columns, (_, of_blocks)) in columns.iter_mut().zip(&tile) {
-                        of_blocks.iter().for_each(|rows| columns.add(rows));
+                        columns.add(of_blocks);
                     }
                     // A single tile serves the gradient too; several are computed again.
-                    whole = (self.tile_rows == batch).then_some(tile.map(|(blocks, _)| blocks));
+                    whole = self.tiles.is_one().then_some(tile.map(|(blocks, _)| blocks));
                 }
-                columns.map(|columns| padded(&columns.log_sums()))
+                columns.map(|columns| padded(&columns.log_sums(), batch))
             },
-            |given| given.map(padded),
+            |given| given.map(|sums| padded(sums, batch)),
         );
         let share = 0.5 / batch as f32;
         self.gradients(&logits, whole, share, |teacher, student| {
@@ -201,7 +192,7 @@ impl<'a> Pass<'a> {
     ) -> (f64, Gradients) {
         let mut embeds = self.tracked.then(|| EmbedGradients::new(self.student));
         let mut totals = [0.0; 3];
-        for images in self.tiles() {
+        for images in self.tiles.images() {
             let computed = || self.tile(logits, &images, |_| ()).map(|(blocks, _)| blocks);
             let [teacher, mut student] = whole.take().unwrap_or_else(computed);
             let of_blocks = student.par_iter_mut().zip(&teacher);

@@ -42,6 +42,6 @@ impl TeacherLoss {
     }
 }
 
-/// A masked logit on both sides: so far below any other that its probability is 0, yet finite, so that its difference
-/// and its product with 0 are 0.
+/// A logit that is left out on both sides: so far below any other that its probability is 0, yet finite, so that its
+/// difference and its product with 0 are 0.
 pub(super) const MASKED: f32 = -1e30;

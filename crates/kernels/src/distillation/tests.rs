@@ -38,7 +38,7 @@ struct Case {
 
 impl Case {
     fn new(batch: usize, loss: TeacherLoss, is_masked: bool) -> Self {
-        // Two blocks: rows and columns with different numbers of masked logits.
+        // Rows and columns have different numbers of masked logits.
         let of_row =
             |row: usize| (0..batch).filter(move |column| row != *column && (row + 2 * column).is_multiple_of(5));
         let masked =
@@ -149,7 +149,7 @@ fn assert_close(what: &str, found: &[Vec<f32>], expected: &[Vec<f32>]) {
 #[test]
 fn both_forms_match_plain_formula() {
     for loss in [TeacherLoss::Softmax, TeacherLoss::Sigmoid { bias: -9.0 }] {
-        for (batch, is_masked) in [(2, false), (5, true), (67, false), (67, true)] {
+        for (batch, is_masked) in [(2, false), (5, true), (67, false), (67, true), (260, true)] {
             let case = Case::new(batch, loss, is_masked);
             assert_eq!(case.masked.is_empty(), !is_masked);
             let expected = case.plain();

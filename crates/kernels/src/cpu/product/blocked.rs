@@ -132,7 +132,7 @@ impl<'a> Blocks<'a> {
 
     /// The same with all rows in one block, at most [`DEPTH`].
     pub fn in_one(self) -> Self {
-        assert!(matches!(self.values, BlockValues::Joined(_)), "blocks in places of their own");
+        assert!(matches!(self.values, BlockValues::Joined(_)), "blocks apart in memory are not one");
         assert!(self.rows <= DEPTH, "{} rows are not summed from 0 in one block", self.rows);
         Self { block_rows: self.rows.max(1), ..self }
     }

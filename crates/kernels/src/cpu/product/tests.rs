@@ -4,7 +4,7 @@ use super::blocked::{Block, Blocks, blocked_cols, each_panel, pack_block, pack_o
 use super::by_columns::ByColumns;
 use super::output::Plus;
 use super::panels::{Joined, Panels};
-use super::row_sums::row_sums;
+use super::row_sums::{add_row_sums, row_sums};
 use super::rows::{Layout, Rows, product};
 use super::tile::{ARCH, PANEL};
 use super::weighted_rows::{WeightedRows, weighted_sum};
@@ -105,7 +105,16 @@ fn sums_over_rows_are_those_of_whole_matrices() {
         let (of_x, of_y) = (blocked(x), blocked(y));
         let factors = [(&of_x, left), (&of_y, right)].map(|(it, cols)| Blocks::new(it.get(), rows, cols, [0, 1]));
         let what = format!("{rows} rows, {left} x {right}");
-        assert_close(&what, TOLERANCE, &row_sums(factors[0], factors[1]), &expected(x.t(), y));
+        let products = expected(x.t(), y);
+        assert_close(&what, TOLERANCE, &row_sums(factors[0], factors[1]), &products);
+        // Each block in a place of its own, added to other values.
+        let apart: Vec<Vec<f32>> = of_x.get().chunks(CHUNK_ROWS * blocked_cols(left)).map(<[f32]>::to_vec).collect();
+        let apart: Vec<&[f32]> = apart.iter().map(Vec::as_slice).collect();
+        let before = numbers(3, left * right);
+        let (mut sums, mut both) = (before.clone(), before);
+        add_row_sums(Blocks::each(&apart, rows, left), factors[1], &mut sums);
+        both.iter_mut().zip(&products).for_each(|(sum, product)| *sum += product);
+        assert_close(&format!("{what}, added"), TOLERANCE, &sums, &both);
         let ones = vec![1.0; rows];
         let sums = expected(Matrix::new(&ones, 1).t(), y);
         assert_close(&what, TOLERANCE, &factors[1].column_sums(), &sums);

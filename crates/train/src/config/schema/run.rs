@@ -53,8 +53,8 @@ pub struct RunSection {
     /// On the CPU, `bf16` rounds only the factors of products: weights, once, and the inputs of linear layers and of
     /// attention. Sums and everything else stay in `f32`. It needs a processor with AMX (Intel Xeon, from Sapphire
     /// Rapids on, under Linux), where a ViT takes a quarter to a third of the time, or with AVX512_BF16 (AMD, from Zen
-    /// 4 on), where it takes about half. Intel processors that have AVX512_BF16 without AMX are slower than in `f32`. On
-    /// others it is an error. `f16` works on every CPU, and is slower than `f32`.
+    /// 4 on), where it takes about half. Intel processors that have AVX512_BF16 without AMX are slower than in `f32`.
+    /// On others it is an error. `f16` works on every CPU, and is slower than `f32`.
     ///
     /// Default: `"f32"`.
     #[serde(default)]
