@@ -1,4 +1,5 @@
-//! Rows of logits in blocks, which are a factor of both products of the backward pass without being packed.
+//! Rows of logits in blocks, which are a factor of both products of the backward pass without being packed. Other
+//! losses over `[batch, batch]` matrices of products use them too.
 
 use std::ops::Range;
 
@@ -136,6 +137,25 @@ impl LogitBlock {
     pub fn at(&mut self, row: usize, column: usize) -> &mut f32 {
         assert!(column < self.batch, "column of a logit");
         &mut self.values[(column / PANEL * self.rows + row - self.first) * PANEL + column % PANEL]
+    }
+
+    /// Memory for a row, `[batch]`.
+    pub fn new_row(&self) -> Vec<f32> {
+        vec![0.0; self.batch]
+    }
+
+    /// Copies row `row` of the block.
+    pub fn read_row(&self, row: usize, out: &mut [f32]) {
+        for (panel, out) in out.chunks_mut(PANEL).enumerate() {
+            out.copy_from_slice(&self.values[(panel * self.rows + row) * PANEL..][..out.len()]);
+        }
+    }
+
+    /// Replaces row `row` of the block.
+    pub fn write_row(&mut self, row: usize, values: &[f32]) {
+        for (panel, values) in values.chunks(PANEL).enumerate() {
+            self.values[(panel * self.rows + row) * PANEL..][..values.len()].copy_from_slice(values);
+        }
     }
 
     /// The log-sum-exp of each row.

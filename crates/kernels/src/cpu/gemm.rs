@@ -94,8 +94,8 @@ impl<'a> Matrix<'a> {
 #[expect(unsafe_code, reason = "the product writes every value of its output")]
 pub(crate) fn matmul<'a>(a: Matrix<'_>, b: Matrix<'_>, out: &'a mut Uninit) -> &'a mut [f32] {
     assert_eq!(Some(out.len()), a.rows.checked_mul(b.cols), "size of the output of a matrix product");
-    // SAFETY: `out` is borrowed mutably, and is not read because `add` is false.
-    unsafe { gemm(a, b, Output { start: out.as_mut_ptr().cast(), len: out.len(), stride: b.cols, add: false }) };
+    // SAFETY: `out` is borrowed mutably.
+    unsafe { gemm(a, b, Output { start: out.as_mut_ptr().cast(), len: out.len(), stride: b.cols }) };
     // SAFETY: the product has just written all `a.rows * b.cols` values.
     unsafe { out.assume_init_mut() }
 }
@@ -103,15 +103,8 @@ pub(crate) fn matmul<'a>(a: Matrix<'_>, b: Matrix<'_>, out: &'a mut Uninit) -> &
 /// Writes `a b` to `out`, rows `stride` values apart; other values of `out` stay as they are.
 #[expect(unsafe_code, reason = "the product takes pointers")]
 pub(crate) fn matmul_into(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], stride: usize) {
-    // SAFETY: `out` is initialised and borrowed mutably.
-    unsafe { gemm(a, b, Output { start: out.as_mut_ptr(), len: out.len(), stride, add: false }) };
-}
-
-/// Adds `a b` to `out`, rows `stride` values apart; other values of `out` stay as they are.
-#[expect(unsafe_code, reason = "the product takes pointers")]
-pub(crate) fn matmul_add(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], stride: usize) {
-    // SAFETY: `out` is initialised and borrowed mutably.
-    unsafe { gemm(a, b, Output { start: out.as_mut_ptr(), len: out.len(), stride, add: true }) };
+    // SAFETY: `out` is borrowed mutably.
+    unsafe { gemm(a, b, Output { start: out.as_mut_ptr(), len: out.len(), stride }) };
 }
 
 /// Memory that receives a product.
@@ -120,37 +113,24 @@ struct Output {
     len: usize,
     /// Distance between the starts of two rows.
     stride: usize,
-    /// Adds to the values instead of replacing them.
-    add: bool,
 }
 
-/// Writes or adds the product of a single row.
+/// Writes the product of a single row.
 ///
 /// The `gemm` crate multiplies a single row in another order than a row among others, so that what stands beside a row
 /// would change its bits: the row is multiplied twice.
-///
-/// # Safety
-///
-/// `out` must be initialised if `add` is set.
-#[expect(unsafe_code, reason = "an output that is added to is initialised")]
-unsafe fn lone_row(a: Matrix<'_>, b: Matrix<'_>, out: &mut Uninit, add: bool) {
-    let out = &mut out[..b.cols];
+#[expect(unsafe_code, reason = "the product takes pointers")]
+fn lone_row(a: Matrix<'_>, b: Matrix<'_>, out: &mut Uninit) {
     let mut rows = vec![0.0; 2 * b.cols];
-    if add {
-        // SAFETY: the caller vouches for it.
-        rows[..b.cols].copy_from_slice(unsafe { out.assume_init_ref() });
-    }
     let twice = Matrix { rows: 2, row_stride: 0, ..a };
-    let output = Output { start: rows.as_mut_ptr(), len: rows.len(), stride: b.cols, add };
-    // SAFETY: `rows` is initialised and borrowed by nothing else.
-    unsafe { gemm(twice, b, output) };
-    out.write_copy_of_slice(&rows[..b.cols]);
+    // SAFETY: `rows` is borrowed by nothing else.
+    unsafe { gemm(twice, b, Output { start: rows.as_mut_ptr(), len: rows.len(), stride: b.cols }) };
+    out[..b.cols].write_copy_of_slice(&rows[..b.cols]);
 }
 
 /// # Safety
 ///
-/// `out.len` values from `out.start` must be valid for writes, without another reference to them, and initialised if
-/// `out.add` is set.
+/// `out.len` values from `out.start` must be valid for writes, without another reference to them.
 #[expect(unsafe_code, reason = "the product takes pointers; their reach is checked first")]
 unsafe fn gemm(a: Matrix<'_>, b: Matrix<'_>, out: Output) {
     assert_eq!(a.cols, b.rows, "inner dimensions of a matrix product");
@@ -163,7 +143,7 @@ unsafe fn gemm(a: Matrix<'_>, b: Matrix<'_>, out: Output) {
         // SAFETY: the caller vouches for the output's memory.
         unsafe {
             let row = std::slice::from_raw_parts_mut(out.start.cast::<MaybeUninit<f32>>(), out.len);
-            return lone_row(a, b, row, out.add);
+            return lone_row(a, b, row);
         }
     }
     let end = (a.rows - 1).checked_mul(out.stride).and_then(|last_row| last_row.checked_add(b.cols));
@@ -178,7 +158,7 @@ unsafe fn gemm(a: Matrix<'_>, b: Matrix<'_>, out: Output) {
             out.start,
             1,
             stride(out.stride),
-            out.add,
+            false,
             a.values.as_ptr(),
             stride(a.col_stride),
             stride(a.row_stride),
@@ -214,20 +194,16 @@ mod tests {
         assert_eq!(product(x.rows(1, 1), x.rows(1, 1).t()), [77.0]);
         assert_eq!(product(x.cols(1, 2), x.cols(0, 2).t()), [8.0, 23.0, 17.0, 50.0]);
         let mut out = [1.0; 8];
-        matmul_add(x, x.t(), &mut out[1..], 4);
-        assert_eq!(out, [1.0, 15.0, 33.0, 1.0, 1.0, 33.0, 78.0, 1.0]);
         matmul_into(x, x.t(), &mut out[1..], 4);
         assert_eq!(out, [1.0, 14.0, 32.0, 1.0, 1.0, 32.0, 77.0, 1.0]);
     }
 
     #[test]
-    fn lone_rows_are_written_and_added() {
+    fn lone_rows_are_written() {
         let x = Matrix::new(&VALUES, 3);
         assert_eq!(product(x.rows(1, 1), x.t()), [32.0, 77.0]);
         assert_eq!(product(x.cols(1, 1).t().rows(0, 1), Matrix::new(&VALUES, 3)), [22.0, 29.0, 36.0]);
         let mut out = [1.0; 4];
-        matmul_add(x.rows(1, 1), x.t(), &mut out[1..], 2);
-        assert_eq!(out, [1.0, 33.0, 78.0, 1.0]);
         matmul_into(x.rows(1, 1), x.t(), &mut out[1..], 2);
         assert_eq!(out, [1.0, 32.0, 77.0, 1.0]);
     }
@@ -246,8 +222,6 @@ mod tests {
         assert_eq!((tall.rows, tall.cols, wide.rows, wide.cols), (5, 0, 0, 7));
         let mut dirty = vec![f32::NAN; 35];
         matmul_into(tall, wide, &mut dirty, 7);
-        assert_eq!(dirty, [0.0; 35]);
-        matmul_add(tall, wide, &mut dirty, 7);
         assert_eq!(dirty, [0.0; 35]);
         assert_eq!(par_rows(5, 7, |_, out| matmul(tall, wide, out)), [0.0; 35]);
         let x = Matrix::new(&VALUES, 3);

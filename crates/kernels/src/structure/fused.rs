@@ -1,5 +1,5 @@
-//! The structure loss over slices: the rows of a tile are spread over all cores, and the gradient is computed with the
-//! loss.
+//! The structure loss over slices: the blocks of a tile are spread over all cores, and the gradient is computed with
+//! the loss.
 
 use std::ops::Range;
 
@@ -7,14 +7,11 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use crate::contrastive::blocks::{EmbedGradients, Factors, LogitBlock, LogitRows, Tiles};
 use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
-use crate::cpu::gemm::{Matrix, matmul, matmul_add};
+use crate::cpu::gemm::Matrix;
 use crate::cpu::simd::{exp, ln, max, sum, vectorised};
-use crate::cpu::uninit::par_rows;
 use crate::structure::tiled::EPS;
-
-/// Rows per task of the gradient.
-const TASK_ROWS: usize = 128;
 
 /// [`structure_loss`](crate::structure_loss) in tiles of at most `tile` similarities of each matrix, but at least one
 /// row. `None` if an input is not for the fused operations.
@@ -28,16 +25,13 @@ pub fn structure_loss(
     let ([batch, width], [_, dim]) = (reference.dims(), embeds.dims());
     let inputs = [Input::new(reference.clone().without_autodiff())?, Input::new(embeds.clone())?];
     let forward = |[reference, embeds]: &[Values; 2], tracked: bool| {
-        let pass = Pass {
-            reference: Matrix::new(reference.get(), width),
-            embeds: Matrix::new(embeds.get(), dim),
-            factor: temperature.recip() as f32,
-            tile_rows: (tile / batch.max(1)).clamp(1, rows.len().max(1)),
-            rows,
-            batch,
-            dim,
-            tracked,
-        };
+        let scale = temperature.recip() as f32;
+        let [reference, embeds] = [(reference, width), (embeds, dim)].map(|(vectors, width)| {
+            let text = Matrix::new(vectors.get(), width);
+            Factors { image: text.rows(rows.start, rows.len()), text, scale, bias: 0.0 }
+        });
+        let pass =
+            Pass { reference, embeds, first: rows.start, batch, tiles: Tiles::new(rows.len(), batch, tile), tracked };
         let (loss, gradient) = pass.run();
         (flex_tensor(vec![loss as f32], [1]), (gradient, [batch, dim]))
     };
@@ -58,17 +52,13 @@ fn backward(
 }
 
 struct Pass<'a> {
-    /// `[batch, width]`.
-    reference: Matrix<'a>,
-    /// `[batch, dim]`.
-    embeds: Matrix<'a>,
-    /// The inverse temperature.
-    factor: f32,
-    /// Those of the similarities that this pass computes.
-    rows: Range<usize>,
+    /// The vectors of some rows, and all of them.
+    reference: Factors<'a>,
+    embeds: Factors<'a>,
+    /// The first of these rows in the batch.
+    first: usize,
     batch: usize,
-    dim: usize,
-    tile_rows: usize,
+    tiles: Tiles,
     /// Whether the gradient is needed.
     tracked: bool,
 }
@@ -76,48 +66,47 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// The loss and, where it is needed, its gradient `[batch, dim]`.
     fn run(&self) -> (f64, Vec<f32>) {
-        let Self { batch, dim, .. } = *self;
-        let mut gradient = vec![0.0; if self.tracked { batch * dim } else { 0 }];
+        let batch = self.batch;
+        // No similarity is left out but those that only fill up a panel, which are not read.
+        let [reference, embeds] =
+            [self.reference, self.embeds].map(|factors| LogitRows::new(factors, batch, self.first, 0.0));
+        let mut gradients = self.tracked.then(|| EmbedGradients::new(self.embeds));
         let mut total = 0.0;
-        for first in self.rows.clone().step_by(self.tile_rows) {
-            let rows = self.tile_rows.min(self.rows.end - first);
-            let mut before = self.similarities(self.reference, first, rows);
-            let mut after = self.similarities(self.embeds, first, rows);
-            let of_rows = before.par_chunks_mut(batch).zip(after.par_chunks_mut(batch));
-            let of_rows: Vec<f32> = of_rows.map(|(before, after)| row_divergence(before, after)).collect();
-            total += of_rows.into_iter().map(f64::from).sum::<f64>();
-            if self.tracked {
-                self.add_gradient(&mut gradient, Matrix::new(&after, batch), first, rows);
+        for rows in self.tiles.images() {
+            let (before, _) = reference.blocks(rows.clone(), |_| ());
+            let (mut after, _) = embeds.blocks(rows, |_| ());
+            let blocks = before.par_iter().zip(&mut after);
+            let of_blocks: Vec<f64> = blocks.map(|(before, after)| divergence(before, after)).collect();
+            total += of_blocks.into_iter().sum::<f64>();
+            drop(before);
+            if let Some(gradients) = &mut gradients {
+                gradients.add(&after);
             }
         }
-        let share = self.factor / batch as f32;
-        gradient.par_iter_mut().for_each(|value| *value *= share);
-        (total / batch as f64, gradient)
-    }
-
-    /// Rows `first..first + rows` of the similarities of `vectors`, `[rows, batch]`.
-    fn similarities(&self, vectors: Matrix<'_>, first: usize, rows: usize) -> Vec<f32> {
-        par_rows(rows, self.batch, |start, out| {
-            let out = matmul(vectors.rows(first + start, out.len() / self.batch), vectors.t(), out);
-            out.iter_mut().for_each(|value| *value *= self.factor);
-            out
-        })
-    }
-
-    /// Adds the gradient by the embeddings of the similarities of some rows: each similarity is a product of an
-    /// embedding of the tile and one of the batch.
-    fn add_gradient(&self, gradient: &mut [f32], slopes: Matrix<'_>, first: usize, rows: usize) {
-        let dim = self.dim;
-        let of_tile = self.embeds.rows(first, rows);
-        gradient.par_chunks_mut(TASK_ROWS * dim).enumerate().for_each(|(task, out)| {
-            let slopes = slopes.cols(task * TASK_ROWS, out.len() / dim).t();
-            matmul_add(slopes, of_tile, out, dim);
+        let batch = batch as f64;
+        let gradient = gradients.map_or_else(Vec::new, |gradients| {
+            // Each similarity is a product of an embedding of a row and one of the batch.
+            let [of_rows, mut gradient] = gradients.finish(self.embeds.scale / batch as f32);
+            let own = &mut gradient[self.first * self.embeds.image.num_cols()..][..of_rows.len()];
+            own.par_iter_mut().zip(of_rows).for_each(|(sum, value)| *sum += value);
+            gradient
         });
-        let of_rows = gradient[first * dim..][..rows * dim].par_chunks_mut(TASK_ROWS * dim);
-        of_rows.enumerate().for_each(|(task, out)| {
-            matmul_add(slopes.rows(task * TASK_ROWS, out.len() / dim), self.embeds, out, dim);
-        });
+        (total / batch, gradient)
     }
+}
+
+/// The divergences of the rows of a block, from their similarities before and after; replaces the latter by the
+/// derivatives.
+fn divergence(before: &LogitBlock, after: &mut LogitBlock) -> f64 {
+    let [mut of_before, mut of_after] = [before, &*after].map(LogitBlock::new_row);
+    let rows = (0..before.rows).map(|row| {
+        before.read_row(row, &mut of_before);
+        after.read_row(row, &mut of_after);
+        let value = row_divergence(&mut of_before, &mut of_after);
+        after.write_row(row, &of_after);
+        f64::from(value)
+    });
+    rows.sum()
 }
 
 vectorised! {

@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "what it measures is its output")]
 
 mod images;
+mod losses;
 mod models;
 mod roofs;
 
@@ -32,7 +33,8 @@ pub(crate) struct Work {
 
 const USAGE: &str = "usage: speed NAME | speed NAME.. --rounds N; NAME is one of vit, vit-bf16, vit-b, vit-b-bf16, \
                      bert, bert-bf16, bert-captions, bert-captions-bf16, infonce, softmax-32768, sigmoid-32768, \
-                     images-jpeg, images-jpeg-large, images-jpeg-fast, images-png, gemm, gemm-mlp, memory";
+                     distillation, structure, images-jpeg, images-jpeg-large, images-jpeg-fast, images-png, \
+                     gemm, gemm-mlp, memory";
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Cargo adds `--bench`.
@@ -62,6 +64,8 @@ fn set_up(name: &str) -> Result<(Work, f64), Box<dyn Error>> {
         "infonce" => models::contrastive(Loss::Softmax, 4096)?,
         "softmax-32768" => models::contrastive(Loss::Softmax, 32_768)?,
         "sigmoid-32768" => models::contrastive(Loss::Sigmoid, 32_768)?,
+        "distillation" => losses::distillation(4096)?,
+        "structure" => losses::structure(4096)?,
         "images-jpeg" | "images-jpeg-large" | "images-jpeg-fast" | "images-png" => images::load(name)?,
         "gemm" => roofs::gemm([2048, 2048, 2048]),
         // The first linear of a MiniLM-sized block.

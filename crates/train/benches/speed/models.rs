@@ -22,7 +22,7 @@ use crate::Work;
 const CAPTION_LENGTHS: &str = include_str!("caption_lengths.txt");
 
 const VOCABULARY: usize = 30_522;
-const EMBED_DIM: usize = 512;
+pub const EMBED_DIM: usize = 512;
 
 /// The lengths of 64 real captions.
 pub fn caption_lengths() -> Result<Vec<usize>, Box<dyn Error>> {
@@ -75,7 +75,7 @@ fn vit_config(size: &Size, image_size: usize) -> Value {
 }
 
 /// Numbers between -1 and 1 that look random.
-fn noise(count: usize) -> Vec<f32> {
+pub fn noise(count: usize) -> Vec<f32> {
     (0..count as u64).map(|index| dualenc_data::mix(1, &[index]) as f32 / u64::MAX as f32 * 2.0 - 1.0).collect()
 }
 
