@@ -19,6 +19,14 @@ use crate::cpu::uninit::{filled, par_rows};
 /// Rows of a panel over which `f32` lanes sum up values, before they are added in `f64`: more rows lose digits.
 pub(crate) const SUM_ROWS: usize = 16;
 
+/// Adds up the lanes of [`SUM_ROWS`] rows of a panel.
+#[inline(always)]
+pub(crate) fn add_lanes<const N: usize>(totals: &mut [f64; N], lanes: [[f32; PANEL]; N]) {
+    for (total, lanes) in totals.iter_mut().zip(lanes) {
+        *total += f64::from(lanes.into_iter().sum::<f32>());
+    }
+}
+
 /// What logits are computed from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Factors<'a> {

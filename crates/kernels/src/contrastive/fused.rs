@@ -7,7 +7,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::contrastive::blocks::{EmbedGradients, Factors, LogitBlock, LogitRows, SUM_ROWS, Tiles, padded};
+use crate::contrastive::blocks::{EmbedGradients, Factors, LogitBlock, LogitRows, SUM_ROWS, Tiles, add_lanes, padded};
 use crate::contrastive::log_sums::{Columns, within};
 use crate::contrastive::objective::{ColumnSums, Logits, LossRows, PairLoss};
 use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
@@ -300,19 +300,19 @@ vectorised! {
     /// Replaces each logit of a block by its derivative, `share * (softmax over the row + softmax over the column)`;
     /// returns the sum of logits times derivatives.
     fn softmax_slopes(block: &'a mut [f32], row_sums: &'a [f32], column_sums: &'a [f32], share: f32) -> f64 {
-        let mut total = 0.0;
+        let mut totals = [0.0];
         let panels = block.chunks_exact_mut((row_sums.len() * PANEL).max(1));
         for (panel, column_sums) in panels.zip(column_sums.as_chunks::<PANEL>().0) {
             let rows = panel.as_chunks_mut::<PANEL>().0;
             for (rows, row_sums) in rows.chunks_mut(SUM_ROWS).zip(row_sums.chunks(SUM_ROWS)) {
-                let mut lanes = [0.0; PANEL];
+                let mut lanes = [[0.0; PANEL]];
                 for (logits, row_sum) in rows.iter_mut().zip(row_sums) {
-                    softmax_row(logits, *row_sum, column_sums, share, &mut lanes);
+                    softmax_row(logits, *row_sum, column_sums, share, &mut lanes[0]);
                 }
-                total += f64::from(lanes.into_iter().sum::<f32>());
+                add_lanes(&mut totals, lanes);
             }
         }
-        total
+        totals[0]
     }
 }
 
@@ -346,9 +346,7 @@ vectorised! {
                     sigmoid_row(logits, diagonal, share, bias, &mut lanes);
                     diagonal = diagonal.wrapping_add(1);
                 }
-                for (total, lanes) in totals.iter_mut().zip(lanes) {
-                    *total += f64::from(lanes.into_iter().sum::<f32>());
-                }
+                add_lanes(&mut totals, lanes);
             }
         }
         totals

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::contrastive::objective::ColumnSums;
 use crate::cpu::chunks::CHUNK_ROWS;
 use crate::cpu::product::tile::PANEL;
-use crate::cpu::simd::{LANES, exp, vectorised};
+use crate::cpu::simd::{LANES, exp, greater, vectorised};
 
 /// Columns per task of adding up log-sum-exps over columns.
 const TASK_COLUMNS: usize = 512;
@@ -69,11 +69,6 @@ vectorised! {
     pub(crate) fn multiply_add(values: &'a mut [f32], factor: f32, term: f32) {
         values.iter_mut().for_each(|value| *value = value.mul_add(factor, term));
     }
-}
-
-#[inline(always)]
-fn greater(a: f32, b: f32) -> f32 {
-    if b > a || b.is_nan() { b } else { a }
 }
 
 vectorised! {

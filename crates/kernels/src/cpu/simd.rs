@@ -153,10 +153,15 @@ pub(crate) fn sums<const N: usize, const K: usize>(
     totals
 }
 
+/// The greater value; NaN if one is NaN.
+#[inline(always)]
+pub(crate) fn greater(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
 /// The maximum of `values` and `floor`; NaN if one of the values is NaN.
 #[inline(always)]
 pub(crate) fn max(values: &[f32], floor: f32) -> f32 {
-    let greater = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
     let mut lanes = [floor; LANES];
     let chunks = values.chunks_exact(LANES);
     let rest = chunks.remainder();

@@ -7,7 +7,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::contrastive::blocks::{EmbedGradients, Factors, LogitBlock, LogitRows, SUM_ROWS, Tiles, padded};
+use crate::contrastive::blocks::{EmbedGradients, Factors, LogitBlock, LogitRows, SUM_ROWS, Tiles, add_lanes, padded};
 use crate::contrastive::log_sums::Columns;
 use crate::contrastive::objective::{Logits, LossRows};
 use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
@@ -236,9 +236,7 @@ vectorised! {
                 for ((student, teacher), of_row) in student.iter_mut().zip(teacher).zip(of_rows) {
                     softmax_row(teacher, student, [*of_row.0, *of_row.1], columns, &mut lanes);
                 }
-                for (total, lanes) in totals.iter_mut().zip(lanes) {
-                    *total += f64::from(lanes.into_iter().sum::<f32>());
-                }
+                add_lanes(&mut totals, lanes);
             }
         }
         totals
@@ -277,9 +275,7 @@ vectorised! {
             for (student, teacher) in student.iter_mut().zip(teacher) {
                 sigmoid_row(teacher, student, bias, &mut lanes);
             }
-            for (total, lanes) in totals.iter_mut().zip(lanes) {
-                *total += f64::from(lanes.into_iter().sum::<f32>());
-            }
+            add_lanes(&mut totals, lanes);
         }
         totals
     }
