@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::soak::{Tensors, copy_run, figure, outcome};
 use crate::support::{Session, assert_close, column, goldens, stderr, tensors};
 
+const SAME_SIZE: &str = "as before, but a path, a caption, their order";
+
 fn session(more: &str) -> Session {
     let session = Session::new();
     session.write_config(&format!("[checkpoint]\nevery_steps = 4\nkeep = 3\n{more}"));
@@ -90,16 +92,24 @@ fn changed_data_are_refused() {
     let mut swapped = lines.clone();
     swapped.swap(1, 2);
     let cases = [
-        ("two rows swapped", swapped.join("\n")),
-        ("a caption edited", intact.replacen(lines[3], &format!("{}!", lines[3].trim_end_matches('"')), 1)),
-        ("a row deleted", lines[..lines.len() - 1].join("\n")),
-        ("a row added", format!("{intact}\nimages/00.png,one more\n")),
-        ("another image", intact.replacen("images/04.png", "images/05.png", 1)),
+        ("two rows swapped", swapped.join("\n"), SAME_SIZE),
+        ("a caption edited", intact.replacen(lines[3], &format!("{}!", lines[3].trim_end_matches('"')), 1), SAME_SIZE),
+        (
+            "a row deleted",
+            lines[..lines.len() - 1].join("\n"),
+            "24 images with 24 captions, and there are 23 images with 23 captions now",
+        ),
+        ("a row added", format!("{intact}\nimages/00.png,one more\n"), "there are 24 images with 25 captions now"),
+        (
+            "another image",
+            intact.replacen("images/04.png", "images/05.png", 1),
+            "there are 23 images with 24 captions now",
+        ),
     ];
-    for (what, text) in &cases {
+    for (what, text, change) in &cases {
         assert_ne!(*text, intact, "{what}");
         session.write("data.csv", text);
-        assert_refused(&session, &[], &["the training data have changed since the run started", "restore"]);
+        assert_refused(&session, &[], &["the training data have changed since the run started", change, "restore"]);
     }
     // The same pairs, written otherwise, are the same data.
     session.write("data.csv", intact.replace('\n', "\r\n"));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Change, ConfigError};
 use crate::models::hub::error::HubError;
+use crate::run_dir::checkpoint::manifest::PairCounts;
 
 /// An error of this crate. Each message says what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -136,15 +137,16 @@ pub enum TrainError {
     ConfigChanged(Vec<Change>),
     /// The data of a resumed run have changed.
     #[error(
-        "the training data have changed since the run started (fingerprint `{found}`, expected `{expected}`); restore \
-         them, or start a new run in another `run.dir`. Images that were repaired count too: instead of repairing them \
-         in mid-run, raise `data.max_bad_fraction`"
+        "the training data have changed since the run started: {}; restore them, or start a new run in another \
+         `run.dir`. Images that were repaired count too: instead of repairing them in mid-run, raise \
+         `data.max_bad_fraction`",
+        found.change_from(*expected)
     )]
     DataChanged {
-        /// Fingerprint of the data now.
-        found: String,
-        /// Fingerprint in the checkpoint.
-        expected: String,
+        /// Size of the data now.
+        found: PairCounts,
+        /// Their size when the checkpoint was saved, if it says.
+        expected: Option<PairCounts>,
     },
     /// The locked weights differ from those of the checkpoint.
     #[error(

@@ -122,7 +122,7 @@ impl Run {
         };
         let locked_fingerprints = LockedFingerprints::of(&model)?;
         if let Some(checkpoint) = &checkpoint {
-            refuse_changed_inputs(checkpoint, &data.fingerprint, &locked_fingerprints.all, teacher.as_ref())?;
+            refuse_changed_inputs(checkpoint, &data, &locked_fingerprints.all, teacher.as_ref())?;
             refuse_changed_rates(checkpoint, config, total_steps)?;
         }
         // A run that is refused accepts none of them.

@@ -411,6 +411,7 @@ impl Run {
             samples_seen: self.position.samples_seen,
             total_steps: self.position.total_steps,
             data: self.data.fingerprint.clone(),
+            pairs: Some(self.data.pair_counts()),
             locked: self.locked_fingerprints.all.clone(),
             teacher: self.teacher.as_ref().map(|teacher| teacher.fingerprint.clone()),
             threads: self.compute.threads,

@@ -14,6 +14,7 @@ use crate::config::RunConfig;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::loss::contrastive::PairIds;
+use crate::run_dir::checkpoint::manifest::PairCounts;
 use crate::training::locked_inputs::LockedInputs;
 
 /// Captions that a run remembers the number of, in 8 bytes each. Those of later captions are computed each time, in a
@@ -86,6 +87,11 @@ impl TrainingData {
             plan,
             tokens,
         })
+    }
+
+    /// Images and captions of the data set, those that cannot be read included.
+    pub fn pair_counts(&self) -> PairCounts {
+        PairCounts { images: self.dataset.num_images(), captions: self.dataset.num_captions() }
     }
 
     /// Updates per epoch.

@@ -72,6 +72,7 @@ impl Disk {
             samples_seen: 0,
             total_steps: 1,
             data: String::new(),
+            pairs: None,
             locked: String::new(),
             teacher: None,
             threads: 1,

@@ -16,6 +16,7 @@ fn progress(step: u64) -> Progress {
         samples_seen: step * 8,
         total_steps: 9,
         data: "d".into(),
+        pairs: None,
         locked: "l".into(),
         teacher: None,
         threads: 2,

@@ -13,6 +13,7 @@ use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::layout::RunDir;
 use crate::teacher::loaded::LoadedTeacher;
 use crate::training::stages::Stages;
+use crate::training::training_data::TrainingData;
 
 /// The keys that differ between the `old` config of a run and the `new` one, all of which are safe to change.
 ///
@@ -69,13 +70,13 @@ fn shown(Change { key, old, new, .. }: Change) -> String {
 /// [`TrainError::DataChanged`], [`TrainError::LockedChanged`] or [`TrainError::TeacherChanged`].
 pub(super) fn refuse_changed_inputs(
     checkpoint: &Checkpoint,
-    data: &str,
+    data: &TrainingData,
     locked: &str,
     teacher: Option<&LoadedTeacher>,
 ) -> Result<(), TrainError> {
     let saved = &checkpoint.progress;
-    if saved.data != data {
-        return Err(TrainError::DataChanged { found: data.to_owned(), expected: saved.data.clone() });
+    if saved.data != data.fingerprint {
+        return Err(TrainError::DataChanged { found: data.pair_counts(), expected: saved.pairs });
     }
     if saved.locked != locked {
         return Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() });
