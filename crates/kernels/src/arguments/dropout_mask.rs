@@ -10,7 +10,7 @@ use crate::cpu::chunks::CHUNK;
 pub struct DropoutMask {
     /// Low and high half of the seed.
     pub(crate) seed: [u32; 2],
-    /// Values whose hash is below are dropped.
+    /// Values with a hash below this threshold are dropped.
     pub(crate) threshold: u32,
     /// Factor of the other values.
     pub(crate) keep_scale: f32,
@@ -53,7 +53,7 @@ impl DropoutMask {
     }
 }
 
-/// 2^32 divided by the golden ratio, made odd: multiples of it differ in their upper bits too.
+/// 2^32 divided by the golden ratio, made odd: its multiples differ in their upper bits too.
 const GOLDEN_RATIO: u32 = 0x9e37_79b9;
 
 /// The part of a mask that starts at some position.

@@ -229,7 +229,7 @@ impl<'a> EmbedGradients<'a> {
 ///
 /// # Panics
 ///
-/// If they are not so many.
+/// If `column_sums` does not have `batch` values.
 pub(crate) fn padded(column_sums: &[f32], batch: usize) -> Vec<f32> {
     assert_eq!(column_sums.len(), batch, "number of log-sum-exps of columns");
     let mut padded = column_sums.to_vec();

@@ -41,7 +41,7 @@ pub fn pair_loss(logits: Logits<'_>, loss: &PairLoss) -> Tensor<1> {
 ///
 /// # Panics
 ///
-/// As [`pair_loss`]; if there are not so many rows; if softmax lacks the sums of the columns.
+/// As [`pair_loss`]; if the rows reach beyond the end of the batch; if softmax lacks the sums of the columns.
 pub fn pair_loss_of_rows(logits: Logits<'_>, loss: &PairLoss, rows: &LossRows) -> Tensor<1> {
     let is_complete = matches!(loss, PairLoss::Sigmoid { .. }) || rows.column_log_sums.is_some();
     assert!(is_complete, "softmax over some rows needs the sums of the columns over all");

@@ -9,7 +9,7 @@ pub(crate) const LANES: usize = 16;
 ///
 /// Borrowed arguments have the lifetime `'a`, borrowed results `'o`. Everything that the body calls must be marked
 /// `#[inline(always)]`: what is not inlined is compiled for the baseline of the architecture. For the same reason the
-/// body becomes a method rather than a closure or a nested function, whose inlining cannot be relied on.
+/// body becomes a method: the inlining of a closure or of a nested function cannot be relied on.
 macro_rules! vectorised {
     (
         $(#[$doc:meta])*
@@ -38,7 +38,7 @@ pub(crate) use vectorised;
 /// `e^x` within 2 units in the last place for x between -87 and 88.
 ///
 /// Overflows to infinity above 88.4, a little before e^x leaves the range of `f32` at 88.72, and to 0 below -87.7. NaN
-/// stays NaN. With x = n ln 2 + r and |r| <= ln 2 / 2, e^r is its Taylor series up to r^7 / 7!, whose remainder is
+/// stays NaN. With x = n ln 2 + r and |r| <= ln 2 / 2, e^r is its Taylor series up to r^7 / 7!, with a remainder
 /// below 6e-9.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
@@ -89,7 +89,7 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// `ln(1 + x)` for x between 0 and 1: the series of 2 artanh(x / (2 + x)), whose remainder after 9 terms is below 1e-9.
+/// `ln(1 + x)` for x between 0 and 1: 9 terms of the series of 2 artanh(x / (2 + x)), with a remainder below 1e-9.
 #[inline(always)]
 pub(crate) fn ln_1p(x: f32) -> f32 {
     let y = x / (2.0 + x);
@@ -100,8 +100,8 @@ pub(crate) fn ln_1p(x: f32) -> f32 {
 
 /// `ln x` for positive normal x, within 2e-7 of max(1, |ln x|).
 ///
-/// With x = 2^n f and f from sqrt(1/2) to sqrt(2), ln f is the series of 2 artanh((f - 1) / (f + 1)), whose remainder
-/// after 5 terms is below 1e-9.
+/// With x = 2^n f and f from sqrt(1/2) to sqrt(2), ln f is the series of 2 artanh((f - 1) / (f + 1)), with a remainder
+/// below 1e-9 after 5 terms.
 #[inline(always)]
 pub(crate) fn ln(x: f32) -> f32 {
     const SQRT_HALF: u32 = std::f32::consts::FRAC_1_SQRT_2.to_bits();

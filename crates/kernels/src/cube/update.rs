@@ -56,7 +56,8 @@ fn adamw_of_group(group: &[DeviceParameter], control: Tensor<1>, step: AdamWStep
     parted.collect()
 }
 
-/// Values that a tensor takes up among others: whole cubes, at whose starts devices can bind a buffer.
+/// Number of values that a tensor takes up among others: whole cubes, since devices can bind a buffer at the start of
+/// a cube.
 fn padded(count: usize) -> usize {
     count.next_multiple_of(VALUE_UNITS as usize)
 }

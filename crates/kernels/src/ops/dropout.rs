@@ -94,7 +94,7 @@ struct Places {
     row: Tensor<1, Int>,
 }
 
-/// Shapes whose [`Places`] stay on the device: those of the masks of a step, forward and backward.
+/// Number of shapes with [`Places`] that stay on the device: those of the masks of a step, forward and backward.
 const KNOWN_PLACES: usize = 4;
 
 static PLACES: Mutex<Vec<Places>> = Mutex::new(Vec::new());

@@ -93,7 +93,7 @@ mod fused {
             }
         }
 
-        /// The sequences beside a sequence change no bit of it, and neither does the number of threads.
+        /// No bit of a sequence depends on the sequences beside it or on the number of threads.
         #[test]
         fn sequences_are_independent() {
             let (width, heads) = (64, 2);

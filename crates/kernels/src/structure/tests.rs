@@ -96,7 +96,7 @@ fn rows_add_up_to_the_batch() {
 
 #[track_caller]
 fn assert_close(what: &str, (found, by_embeds): (f32, &[f32]), (expected, gradient): (f32, &[f32])) {
-    // A difference of logarithms of about 1, whose rounding does not shrink with it.
+    // A difference of logarithms of about 1: their rounding does not shrink with the difference.
     assert!((found - expected).abs() < 1e-5 * expected.max(0.05), "{what}: {found}, not {expected}");
     let largest = gradient.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     let worst = by_embeds.iter().zip(gradient).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 
 use crate::cpu::bf16::tile::{BLOCK, LeftBlock, Sums, TILE_DEPTH, TILE_ROWS, Tile};
 
-/// Rows whose sums are in registers at a time: 16 of 32 registers, in two columns of them.
+/// Number of rows with sums in registers at a time: 16 of the 32 registers, two for each row.
 const ROWS: usize = 8;
 
 /// That the processor has the instructions.

@@ -167,7 +167,7 @@ pub(crate) fn side_by_side<'o, 'w>(
     unsafe { out.assume_init_mut() }
 }
 
-/// Writes a product to `out`, rows `stride` values apart, and every value of it.
+/// Writes every value of a product to `out`, in rows `stride` values apart.
 ///
 /// Through the sums of a block: tiles of AMX that are stored to rows far apart take as long as their product.
 fn write(ready: &Ready, rows: &Rows<'_>, columns: Columns<'_>, bias: &[[f32; BLOCK]], out: &mut Uninit, stride: usize) {

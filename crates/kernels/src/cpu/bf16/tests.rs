@@ -110,7 +110,7 @@ fn mlp_is_two_layers_with_an_activation_between() {
     }
 }
 
-/// The rows beside a row change no bit of it, and neither does its place among them.
+/// No bit of a row depends on the rows beside it or on its place among them.
 #[test]
 fn rows_are_independent() {
     let (rows, input, output) = (300, 100, 70);

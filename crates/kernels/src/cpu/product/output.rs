@@ -54,7 +54,7 @@ impl Memory<'_> {
     pub unsafe fn written(self) -> Self {
         match self {
             Self::FreshColumns(rows, _) => {
-                // SAFETY: the caller has written all of it.
+                // SAFETY: the caller has written all of these columns.
                 Self::FilledColumns(rows.into_iter().map(|row| unsafe { row.assume_init_mut() }).collect())
             }
             other => other,

@@ -1,5 +1,5 @@
-//! The kernels of packed attention. A cube computes one head of one sequence, and a unit one row of it at a time; what
-//! all rows read is in shared memory.
+//! The kernels of packed attention. A cube computes one head of one sequence, and a unit one row of that head at a
+//! time; what all rows read is in shared memory.
 
 use cubecl::prelude::*;
 

@@ -17,9 +17,9 @@ impl TileRegisters {
             *sums = Sums::ZERO;
             return;
         }
-        // SAFETY: `self` says that the registers have their shapes. The loop runs once for each pair, whose two
-        // references are addresses of eight tiles each, which it reads. `sums` is 32 rows of 32 values, borrowed
-        // mutably, and is written as two times two tiles of 16 rows of 16 values.
+        // SAFETY: `self` says that the registers have their shapes. The loop runs once for each pair. It reads the two
+        // references of the pair, which are addresses of eight tiles each, and these tiles. `sums` is 32 rows of 32
+        // values, borrowed mutably, and is written as two times two tiles of 16 rows of 16 values.
         unsafe {
             asm!(
                 "tilezero tmm0",
