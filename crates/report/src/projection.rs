@@ -7,7 +7,7 @@ use crate::data::evaluation::{EmbeddingMap, MapPoint};
 /// eigenvalue is smaller than the second.
 const BLOCK: usize = 6;
 
-/// Iterations at most. Two directions of nearly equal variance need not be told apart: either is as good.
+/// Largest number of iterations. Two directions of nearly equal variance need not be distinguished: either is as good.
 const MAX_ITERATIONS: usize = 300;
 
 /// Relative change of the variances at which the iteration ends.

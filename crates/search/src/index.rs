@@ -25,7 +25,7 @@ pub struct Hit {
     pub score: f32,
 }
 
-/// Embeddings in a mapped file. Opening it reads and checks all of it.
+/// Embeddings in a mapped file. [`Index::open`] reads and checks the whole file.
 #[derive(Debug)]
 pub struct Index {
     path: PathBuf,

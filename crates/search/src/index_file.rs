@@ -1,4 +1,4 @@
-//! The index format: normalised `f16` rows with their names, all of it under one checksum.
+//! The index format: normalised `f16` rows with their names, all under one checksum.
 //!
 //! | bytes | holds |
 //! | --- | --- |

@@ -2,10 +2,10 @@
 
 use pulp::{Simd, WithSimd};
 
-/// Rows whose products are computed together.
+/// Rows in a block of products that are computed together.
 const ROWS: usize = 4;
 
-/// Queries whose products are computed together: with [`ROWS`], the sums fit the 16 registers of AVX2.
+/// Queries in such a block: with [`ROWS`] rows, the sums fit the 16 registers of AVX2.
 const QUERIES: usize = 2;
 
 /// A tile of the product of rows and queries.

@@ -1,4 +1,4 @@
-//! A file in memory, whose pages the system reads when they are needed.
+//! A file in memory. The system reads its pages when they are needed.
 
 use std::fs::File;
 use std::path::Path;

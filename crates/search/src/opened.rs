@@ -41,7 +41,7 @@ pub(crate) enum Names {
     },
 }
 
-/// A file whose form was checked, but not yet its rows.
+/// An open file. Its form was checked, but not yet its rows.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub vectors: Vectors,

@@ -17,7 +17,7 @@ const TILE_BYTES: usize = 128 << 10;
 /// Most rows of a tile.
 const MAX_TILE_ROWS: usize = 64;
 
-/// Queries of a pass: so many fit a cache beside a tile.
+/// Queries of a pass: they fit a cache beside a tile.
 const PASS_QUERIES: usize = 128;
 
 /// Norms of a row that a product of `f32` can be divided by.

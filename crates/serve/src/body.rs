@@ -21,7 +21,7 @@ pub(crate) enum Body {
 /// Reads the body of a request.
 ///
 /// # Errors
-/// 413, 415, or 400 if the client does not send all of it.
+/// 413 for a body that is too large, 415 for another content type, 400 if the client does not send the whole body.
 pub(crate) async fn read(request: Request, app: &App) -> Result<Body, Problem> {
     let kind = media_type(request.headers());
     let is_image = kind.starts_with("image/");

@@ -96,6 +96,6 @@ pub trait Engine: Send + Sync + 'static {
     /// A small picture of a row of the index. Several threads may call it.
     ///
     /// # Errors
-    /// [`EngineError::Absent`] if the index has no such row, or no picture of it can be shown.
+    /// [`EngineError::Absent`] if the index has no such row, or the row has no picture that can be shown.
     fn picture(&self, row: usize) -> Result<Picture, EngineError>;
 }

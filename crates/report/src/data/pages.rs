@@ -19,7 +19,7 @@ pub struct Report {
     pub state: Option<RunState>,
     /// Figures shown large. If empty, the main metrics of each evaluation at [`Report::shown_step`].
     pub headlines: Vec<Headline>,
-    /// The step whose figures are shown, instead of the last of each evaluation.
+    /// Step of the figures to show, instead of the last step of each evaluation.
     pub shown_step: Option<u64>,
     /// The best checkpoint.
     pub best: Option<BestCheckpoint>,

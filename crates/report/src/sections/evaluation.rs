@@ -18,7 +18,7 @@ const MOST_CHARTS: usize = 12;
 /// What a report is about.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Subject<'a> {
-    /// The step whose figures are shown; `None`: the last.
+    /// Step of the figures to show; `None`: the last.
     pub step: Option<u64>,
     /// The best checkpoint.
     pub best: Option<&'a BestCheckpoint>,

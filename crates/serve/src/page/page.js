@@ -18,7 +18,7 @@ const make = (tag, className, text) => {
   return element;
 };
 
-// The answer to a request, or an error whose message says what to do.
+// The answer to a request, or an error with a message that says what to do.
 async function ask(path, options) {
   let response;
   try {

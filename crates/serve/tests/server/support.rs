@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 /// After this time, a test that waits has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An engine whose results say what it was given.
+/// An engine with results that say what it was given.
 pub struct Fake {
     pub has_index: bool,
     /// The first text of each call for texts that has begun.
