@@ -245,7 +245,7 @@ pub enum ImageError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// The format is known, but this variant of it is not.
+    /// The format is known, but not this variant.
     #[error(
         "a {format} of a kind that is not supported: {reason}; convert it to png or jpeg, for example with \
          ImageMagick: `magick FILE out.png`"

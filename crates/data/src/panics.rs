@@ -98,7 +98,7 @@ fn install_quiet_hook() {
     let previous = take_hook();
     set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
         let place = || info.location().map(ToString::to_string);
-        // A thread whose storage is gone catches nothing.
+        // A thread without its thread-local storage catches nothing.
         if CATCHING.try_with(Cell::get).is_ok_and(|depth| depth > 0) {
             let _ = PLACE.try_with(|found| found.replace(place()));
             return;

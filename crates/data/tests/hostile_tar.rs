@@ -18,7 +18,7 @@ const GIB: u64 = 1 << 30;
 #[derive(Clone, Default)]
 struct Shard(Vec<u8>);
 
-/// A header whose fields may be anything. Its checksum is right.
+/// A header with any content in its fields. Its checksum is right.
 fn header(name: &[u8], kind: u8, size: u64) -> [u8; BLOCK] {
     let mut header = tar::Header::new_ustar();
     header.as_old_mut().name[..name.len()].copy_from_slice(name);
@@ -47,7 +47,7 @@ impl Shard {
         self.raw(&header(name, kind, bytes.len() as u64)).content(bytes)
     }
 
-    /// An image whose bytes are its key, and its caption.
+    /// An image with its key as its bytes, and its caption.
     fn sample(self, key: &str) -> Self {
         self.entry(format!("{key}.png").as_bytes(), b'0', key.as_bytes()).entry(
             format!("{key}.txt").as_bytes(),

@@ -33,7 +33,7 @@ pub fn read(name: &str, content: impl AsRef<[u8]>) -> Result<Dataset, String> {
     read_with(name, content, |_| ())
 }
 
-/// The name of an image, relative to the folder of the test, whose name begins with `.tmp`.
+/// The name of an image, relative to the folder of the test. The name of that folder begins with `.tmp`.
 pub fn relative(key: &str) -> String {
     let below = key.split_once("/.tmp").and_then(|(_, rest)| rest.split_once('/'));
     below.map_or(key, |(_, name)| name).to_owned()

@@ -53,7 +53,7 @@ impl DatasetBuilder {
         self.selection.as_mut().is_none_or(|selection| selection.takes(row, key))
     }
 
-    /// As [`DatasetBuilder::selects`], of a sample that has no number since nothing of it is read.
+    /// As [`DatasetBuilder::selects`], for a sample without a row number: none of its entries is read.
     pub(crate) fn names(&mut self, key: &str) -> bool {
         self.selection.as_mut().is_none_or(|selection| selection.names(key))
     }

@@ -9,13 +9,13 @@ use crate::error::DataError;
 use crate::files;
 use crate::images::location::ImageRef;
 
-/// Number of files whose metadata one thread reads sooner than more threads start.
+/// Largest number of files for which one thread reads the metadata sooner than more threads start.
 const STATS_PER_THREAD: usize = 256;
 
 /// Least bytes that are hashed at once: 128 chunks of blake3, several for each lane of a vector.
 const BUFFER_BYTES: usize = 1 << 17;
 
-/// Files whose lengths are in memory at once.
+/// Number of file lengths in memory at once.
 const AT_ONCE: usize = 1 << 20;
 
 impl Dataset {

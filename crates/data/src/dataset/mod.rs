@@ -53,7 +53,7 @@ use crate::text_lists::templates::CLASS_PLACEHOLDER;
 /// Most images and most captions of a data set: they are numbered in 32 bits.
 pub(crate) const MAX_ROWS: usize = u32::MAX as usize;
 
-/// Number of files whose metadata one thread reads sooner than more threads start.
+/// Largest number of files for which one thread reads the metadata sooner than more threads start.
 const STATS_PER_THREAD: usize = 256;
 
 /// Which pairs make an epoch.

@@ -95,7 +95,7 @@ impl Hash for FeatureTable {
 }
 
 impl FeatureTable {
-    /// Opens files whose rows follow each other, and reads every row once.
+    /// Opens files as one table, with the rows of each after those of the one before, and reads every row once.
     ///
     /// # Errors
     /// [`DataError::Malformed`], [`DataError::Tensor`], [`DataError::Column`] or [`DataError::Row`] for a file that is

@@ -181,7 +181,7 @@ impl ImageProcessor {
         self.process_decoded(image, None, None)
     }
 
-    /// Processes an image, or a view of it, to `[3, height, width]`, flat. `whole`: what it was before it was reduced.
+    /// Processes an image or one of its views to `[3, height, width]`, flat. `whole`: the image before it was reduced.
     pub(crate) fn process_decoded(&self, image: &RgbImage, whole: Option<Whole>, view: Option<View>) -> Vec<f32> {
         match (view, self.steps().order) {
             (Some(view), _) => self.process_view_of(image, whole, view),

@@ -94,7 +94,7 @@ pub(crate) struct CenterCrop {
     pub(crate) style: CropStyle,
 }
 
-/// Whose rounding applies where the centre falls between two pixels.
+/// Rounding where the centre falls between two pixels, named after the library that rounds this way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CropStyle {
     /// `center_crop` of transformers' `image_transforms.py`: rounds the start down, the padding up; pads with black.

@@ -18,7 +18,7 @@ pub trait IndexFiles: Debug {
 
 /// A file of an index that is being written.
 pub trait IndexFile: Write {
-    /// Writes the rest of it to the disk.
+    /// Writes the rest of the file to the disk.
     ///
     /// # Errors
     /// Those of the system.

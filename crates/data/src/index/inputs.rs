@@ -24,7 +24,7 @@ pub(crate) struct Input {
     modified: (u64, u32),
 }
 
-/// What tells the index of some sources from others: 16 hexadecimal digits. How often pairs are used is not part of it.
+/// Key of the index of some sources: 16 hexadecimal digits. It does not depend on how often pairs are used.
 ///
 /// # Errors
 /// [`DataError::Loader`] for a path that is not UTF-8.

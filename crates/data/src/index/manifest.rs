@@ -124,7 +124,7 @@ impl From<Skips> for SkippedRows {
 }
 
 impl Manifest {
-    /// The bytes of the file: JSON, and a line with the BLAKE3 hash of it.
+    /// The bytes of the file: JSON, and a line with the BLAKE3 hash of the JSON.
     ///
     /// # Errors
     /// [`DataError::Loader`] for what JSON cannot hold: a path that is not UTF-8.

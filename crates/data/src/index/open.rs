@@ -29,7 +29,7 @@ pub enum FoundIndex {
     Unusable(String),
 }
 
-/// Opens the index of `tables` in `dir`, after every byte of it was checked.
+/// Opens the index of `tables` in `dir`, after a check of every byte.
 ///
 /// # Errors
 /// Those of finding the shards and of reading templates, and [`DataError::Read`] if the system cannot read the folder.
@@ -66,7 +66,7 @@ pub fn open_index(dir: &Path, tables: &[&SourceTable]) -> Result<FoundIndex, Dat
     Ok(FoundIndex::Whole(Box::new(train), sides.next().map(Box::new)))
 }
 
-/// A data set whose columns are as they were written.
+/// The data set of a side, if its columns are as they were written.
 fn checked(side: &Side, dir: &Path, uses: &[PartUse]) -> Result<Dataset, String> {
     // A thread per column: the longest takes most of the time.
     std::thread::scope(|scope| {
@@ -78,7 +78,7 @@ fn checked(side: &Side, dir: &Path, uses: &[PartUse]) -> Result<Dataset, String>
     data_set(side, dir, uses)
 }
 
-/// Reads the file of a column, without keeping any of it in memory.
+/// Checks the length and the hash of the file of a column, without keeping its bytes in memory.
 fn check(column: &ColumnRecord, dir: &Path) -> Result<(), String> {
     let path = dir.join(&column.file);
     let mut hasher = blake3::Hasher::new();

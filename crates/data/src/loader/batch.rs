@@ -46,7 +46,7 @@ impl Batch {
     }
 }
 
-/// A pair whose image was decoded.
+/// A pair with a decoded image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadedImage {
     /// Index in [`Batch::pairs`].

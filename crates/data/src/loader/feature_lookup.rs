@@ -18,7 +18,7 @@ pub fn content_id(hash: &ContentHash) -> ContentId {
 ///
 /// `image` is an index in [`crate::Dataset::images`], and `view` is less than [`crate::LoaderOptions::views`].
 pub trait FeatureLookup: Debug + Send + Sync {
-    /// The content of the image, if this view of it is known to be cached: the loader does not read the file then.
+    /// The content of the image, if this view is known to be cached: the loader does not read the file then.
     fn known(&self, image: usize, view: u64) -> Option<ContentId>;
 
     /// Looks up the features by the content of the image file, and remembers the image if they are found.

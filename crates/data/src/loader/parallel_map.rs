@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn queue_limits_started_jobs() {
         const QUEUE: usize = 6;
-        // Counted before the consumer asks, so no job may start more than a queue ahead of it.
+        // Counted before the consumer asks, so no job may start more than a queue ahead of the consumer.
         let (asked, started, most) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         let counts = Arc::new((asked, started, most));
         let shared = Arc::clone(&counts);

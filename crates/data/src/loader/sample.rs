@@ -1,4 +1,4 @@
-//! The work of one worker thread: the image and the tokens of one pair, or of the next pair whose image is readable.
+//! The work of one worker thread: the image and the tokens of one pair, or of the next pair with a readable image.
 
 use crate::dataset::Pair;
 use crate::error::DataError;

@@ -7,7 +7,7 @@ use crate::parquet::thrift::{BINARY, I32, I64, LIST, Parsed, STRUCT, Thrift};
 /// Bytes at both ends of a file.
 pub(crate) const MAGIC: &[u8; 4] = b"PAR1";
 
-/// The last bytes of a file whose footer is encrypted.
+/// The last bytes of a file with an encrypted footer.
 const ENCRYPTED: &[u8; 4] = b"PARE";
 
 /// Length of the footer's length and of [`MAGIC`].

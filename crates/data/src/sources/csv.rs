@@ -17,7 +17,7 @@ use crate::sources::tables::dialect::{CLOSE_QUOTE, Dialect, Wanted};
 use crate::sources::tables::records::{Found, Record, Records, Span};
 use crate::sources::tables::text_file::{TextEncoding, TextFile, row_not_utf8};
 
-/// Lines of a quoted field from which it is told if it also holds the delimiter.
+/// Least number of lines for a warning about a quoted field that also holds the delimiter.
 const LONG_FIELD_LINES: u64 = 4;
 
 /// `[data.train.csv]` or `[data.train.tsv]`: a table with an image path and one or several captions per row. Rows with

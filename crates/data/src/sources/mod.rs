@@ -81,8 +81,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// This source, with images whose relative paths start at the folder `root`. `None` if its rows do not name files:
-    /// a folder, or shards.
+    /// This source, with relative image paths that start at the folder `root`. `None` if its rows do not name files: a
+    /// folder, or shards.
     #[must_use]
     pub fn with_root(self, root: &Path) -> Option<Self> {
         let root = Some(root.to_owned());

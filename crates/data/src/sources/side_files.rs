@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::sources::image_files::{IMAGE_EXTENSIONS, is_image_name};
 
-/// Files beside images whose keys are looked at.
+/// Largest number of files beside images to read keys from.
 const LOOKED_AT: usize = 8;
 
 /// Largest file about one image: img2dataset writes EXIF data into it.

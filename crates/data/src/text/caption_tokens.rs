@@ -93,7 +93,7 @@ impl Tokens {
     }
 
     /// As [`Tokens::encode`], for the caption in slot `slot` of a sample with several. A caption that repeats in a
-    /// later slot is another prompt, and other words of it are dropped.
+    /// later slot has another prompt and drops other words.
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] if it cannot be tokenised.

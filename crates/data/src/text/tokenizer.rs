@@ -47,7 +47,7 @@ pub struct Tokenizer {
     is_absent: bool,
 }
 
-/// What a text is told where there is no text tower.
+/// The error for a text where there is no text tower.
 const NO_TEXT_TOWER: &str = "the model has no text tower: it was trained on features from files. Compute the features \
                              of these texts with the same encoder, and pass their file to `dualenc embed --texts FILE`";
 

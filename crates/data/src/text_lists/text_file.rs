@@ -11,7 +11,7 @@ use crate::text_lists::table_like::table_like;
 /// Blank lines that an error lists.
 const MAX_LISTED: usize = 10;
 
-/// Reads a text file whose lines are rows: line `n` is row `n - 1`. White space around a line is removed. A file with
+/// Reads a text file with one row per line: line `n` is row `n - 1`. White space around a line is removed. A file with
 /// the extension `json` is a JSON list of strings.
 ///
 /// # Errors
@@ -69,8 +69,8 @@ pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_end).take(count).map(|line| line.trim_matches(is_blank))
 }
 
-/// Whether a character at either end of a line is not part of it. A byte order mark can stand at the start of any line
-/// of a file that was joined from others.
+/// Whether a character at either end of a line does not belong to the line. A byte order mark can stand at the start of
+/// any line of a file that was joined from others.
 fn is_blank(character: char) -> bool {
     character.is_whitespace() || character == '\u{feff}'
 }

@@ -1,4 +1,4 @@
-//! Captions that programs write for a missing text. They may be meant, so they are used, and told.
+//! Captions that programs write for a missing text. They may be meant, so they are used, with a warning.
 
 use crate::dataset::Dataset;
 

@@ -60,7 +60,7 @@ impl Budget {
         if bytes <= SMALL_BYTES {
             return Permit { budget: self, bytes: 0 };
         }
-        // An image over the budget takes all of it.
+        // An image over the budget takes the whole budget.
         let bytes = bytes.min(self.total);
         let mut state = self.lock();
         let number = state.next;

@@ -45,8 +45,8 @@ pub(crate) struct Held {
 ///
 /// The orientation in EXIF or, without one there, in XMP is applied. Alpha is composited on white with the arithmetic
 /// of Pillow's `Image.alpha_composite`. Of 16-bit colour the high byte remains, as in Pillow. 16-bit grey becomes the
-/// nearest 8-bit level; Pillow's `convert("RGB")` would clip most of it to white. The CMYK of a JPEG is read as Adobe's
-/// inverted CMYK, as in Pillow.
+/// nearest 8-bit level; Pillow's `convert("RGB")` would clip most levels to white. The CMYK of a JPEG is read as
+/// Adobe's inverted CMYK, as in Pillow.
 ///
 /// Threads that decode images of more than 64 MiB wait for each other, so that these together take at most 1 GiB of
 /// memory or, if that is more, 128 MiB per CPU core. Others, such as those of up to 22 megapixels, never wait.

@@ -93,7 +93,7 @@ fn other_files_are_left() {
 
 #[test]
 fn missing_scans_are_left() {
-    // libjpeg estimates coefficients whose bits are missing.
+    // libjpeg estimates coefficients with missing bits.
     let jpeg = std::fs::read(golden("420_progressive.jpg")).unwrap();
     let scans: Vec<usize> = (0..jpeg.len() - 1).filter(|&at| jpeg[at..at + 2] == [0xFF, 0xDA]).collect();
     assert!(scans.len() > 5);

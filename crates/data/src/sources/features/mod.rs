@@ -32,7 +32,7 @@ const PARQUET_COLUMNS: [&str; 2] = ["image_embedding", "text_embedding"];
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeaturesSource {
-    /// Features of the images, one file or several whose rows follow each other.
+    /// Features of the images: one file, or several with rows that follow each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<OneOrMany<PathBuf>>,
     /// Features of the texts, likewise.

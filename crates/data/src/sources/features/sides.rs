@@ -112,7 +112,7 @@ impl TextSide {
 
     /// Adds the pair of a text and the image at `location`.
     pub(crate) fn push_to(&self, builder: &mut DatasetBuilder, row: usize, location: ImageRef) {
-        // The text of a row whose text is not known does not depend on the name of its file.
+        // The stand-in for a text that is not known does not depend on the name of its file.
         let number = || format!("row {}", row + 1);
         let text = self.texts.get(row).cloned().unwrap_or_else(number);
         match &self.table {

@@ -35,10 +35,10 @@ use crate::sources::folder::sidecars::{Beside, Reading, Sidecars};
 use crate::sources::image_files::{ImageFiles, LeftOut, image_files};
 use crate::sources::one_or_many::OneOrMany;
 
-/// Images whose captions are in memory at once, before they are added to the data set.
+/// Number of images with captions in memory at once, before they are added to the data set.
 const WAVE: usize = 8192;
 
-/// Number of images whose captions one thread reads sooner than more threads start.
+/// Largest number of images for which one thread reads the captions sooner than more threads start.
 const SIDECARS_PER_THREAD: usize = 64;
 
 /// `[data.train.folder]`: every image file below `path`, sorted by path, byte by byte.

@@ -22,7 +22,7 @@ pub(crate) struct Table {
     pub(crate) footer: Footer,
     image: Image,
     captions: Vec<CaptionColumn>,
-    /// A column whose texts `only` may name.
+    /// A column with texts that `only` may name.
     key: Option<usize>,
     /// The column `split`, unless it holds images or captions.
     split: Option<usize>,
@@ -65,7 +65,7 @@ pub(crate) struct Row {
     pub(crate) fault: Option<String>,
 }
 
-/// Columns whose texts `only` may name, besides the image's own name (img2dataset, webdataset).
+/// Columns with texts that `only` may name, besides the image's own name (img2dataset, webdataset).
 const KEY_NAMES: [&str; 2] = ["key", "__key__"];
 
 /// The library's name for a label that is not known.

@@ -74,7 +74,7 @@ pub(crate) struct Dialect {
 }
 
 impl Dialect {
-    /// Looks at `head`, the start of the table; `is_whole`: all of it.
+    /// Looks at `head`, the start of the table. `is_whole`: whether `head` is the whole table.
     ///
     /// # Errors
     /// [`DataError::Column`] if a column is missing, [`DataError::Malformed`] if the first line is no header, which

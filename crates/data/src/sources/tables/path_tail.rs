@@ -38,7 +38,7 @@ impl Tail {
         })
     }
 
-    /// What to do with a table in whose folder `root` the images are looked for.
+    /// What to do with a table of images that are looked for in the folder `root`.
     pub(crate) fn advice(&self, root: &Path) -> String {
         let Self { head, end, folder } = self;
         let set = if folder == root { "" } else { ", and set `root` to that folder" };

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Result};
 
-/// The characters of the bytes 0x80 to 0x9F; all others are those of Latin-1, whose numbers are those of Unicode.
+/// The characters of the bytes 0x80 to 0x9F. All others are those of Latin-1, with the same numbers as in Unicode.
 const FROM_0X80: [char; 32] = [
     '\u{20AC}', '\u{81}', '\u{201A}', '\u{192}', '\u{201E}', '\u{2026}', '\u{2020}', '\u{2021}', '\u{2C6}', '\u{2030}',
     '\u{160}', '\u{2039}', '\u{152}', '\u{8D}', '\u{17D}', '\u{8F}', '\u{90}', '\u{2018}', '\u{2019}', '\u{201C}',

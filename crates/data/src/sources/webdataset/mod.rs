@@ -6,7 +6,7 @@
 //! - `shard_kind`: files that are no tar archives
 //! - `fields`: which entries are the image and the captions of a sample
 //! - `index`: the samples of one shard
-//! - `summary`: what is told about them
+//! - `summary`: notes and warnings about the shards
 //! - `unread`: entries that no rule reads, and the samples that are lost with them
 //! - `watched_reader`: remembers the disk's errors
 
@@ -40,7 +40,7 @@ use crate::sources::webdataset::shard_patterns::{common_root, empty, shards};
 use crate::sources::webdataset::summary::Summary;
 use crate::sources::webdataset::unread::{UNREAD, is_about_shard};
 
-/// Shards whose indices are in memory at once: one for each thread that indexes them.
+/// Number of shard indices in memory at once: one for each thread that indexes shards.
 const WAVE: usize = 8;
 
 /// `[data.train.webdataset]`: one shard, a folder of them, or a pattern with `*`, `?`, `{a,b}` or `{000..127}`; or a

@@ -1,4 +1,4 @@
-//! What is told about the shards of a source: what was recognised, and what is missing.
+//! Notes and warnings about the shards of a source: what was recognised, and what is missing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -112,7 +112,7 @@ impl UnreadEntries {
     }
 }
 
-/// What is told of the samples that are lost.
+/// Counts of the samples that are lost, for the message about them.
 #[derive(Debug, Default)]
 pub(crate) struct UnreadTally {
     count: usize,
@@ -244,7 +244,7 @@ mod tests {
             ("00000_stats.json", "{\"count\": 1}"),
         ]);
         assert_eq!((dataset.skipped.count, dataset.warnings.len()), (0, 0), "{:?}", dataset.skipped);
-        // The image of another sample, whose name was cut to that of one that is read.
+        // The image of another sample: its name was cut to that of a sample that is read.
         let dataset = with(&[("0.05.12.png", ""), ("0.05.12.txt", "x")]);
         assert_eq!(dataset.skipped.by_cause(), "unread extension (1)");
     }
