@@ -72,7 +72,7 @@ mod transformer;
 mod vision;
 mod weights;
 
-/// The tensor library whose types this crate's API uses.
+/// The tensor library. Its types are part of this crate's API.
 pub use burn;
 pub use dualenc_kernels::Activation;
 

@@ -28,7 +28,7 @@ pub enum Pool {
     /// The last token of the last hidden state: what decoders such as Qwen3-Embedding were trained with. Text towers
     /// only.
     Last,
-    /// What the family calls `pooler_output`. An error for a text tower whose family has none.
+    /// What the family calls `pooler_output`. An error for a text tower of a family without one.
     Pooler,
     /// What a text tower was trained with: the pooling of its sentence-transformers directory (`1_Pooling`), then the
     /// `Dense` layers that follow it. An error without that directory.

@@ -58,8 +58,8 @@ impl Tower {
         Self::ALL.into_iter().find(|tower| path.starts_with(tower.prefix()))
     }
 
-    /// The tower whose head the parameter at `path` belongs to. What makes one vector of all tokens of an image is part
-    /// of the image head.
+    /// The tower of the head with the parameter at `path`. What makes one vector of all tokens of an image is part of
+    /// the image head.
     pub fn of_head(path: &str) -> Option<Self> {
         let module = path.split_once('.')?.0;
         let is_in = |tower: &Self| module == tower.head_module();

@@ -10,7 +10,7 @@ use crate::composition::{IMAGE_TOWERS, TEXT_TOWERS, on_single_thread, pixels};
 use crate::support::{device, goldens};
 use crate::taken_layers::{image, text};
 
-/// Families whose captions round with the longest of their batch: the kernel for packed texts does not cover them.
+/// Families in which captions round with the longest of their batch: the kernel for packed texts does not cover them.
 const ROUNDS_WITH_OTHERS: [&str; 10] = [
     "mpnet",
     "modernbert",

@@ -11,7 +11,7 @@ use dualenc_model::{
 };
 use safetensors::SafeTensors;
 
-/// The largest difference from the reference, whose outputs are of order 1.
+/// The largest difference from the outputs of the reference, which are of order 1.
 pub const TOLERANCE: f32 = 1e-4;
 
 pub fn goldens(name: &str) -> PathBuf {

@@ -229,7 +229,7 @@ fn refuses_dense_layers_it_cannot_apply() {
         }
         let error = text(dir.path(), at(Pool::Sentence, -1, true)).map(drop).unwrap_err();
         assert!(error.contains(expected), "{expected}: {error}");
-        // The pooling alone needs none of it.
+        // The pooling alone needs none of these files.
         text(dir.path(), at(Pool::Mean, -1, true)).unwrap();
     }
 }

@@ -15,7 +15,7 @@ pub const LOGIT_SCALE_INIT: f64 = 2.6592;
 /// The heads and the temperature of a dual encoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HeadConfig {
-    /// Width of the shared space; 0 if it follows from the text tower, whose head is the identity.
+    /// Width of the shared space; 0 if the text head is the identity, so that the width follows from the text tower.
     pub embed_dim: usize,
     /// Initial `logit_scale`, as a logarithm.
     pub logit_scale: f64,

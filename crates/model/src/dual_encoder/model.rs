@@ -88,8 +88,8 @@ impl DualEncoder {
         Ok(self.project_image(output.pooled, dropout))
     }
 
-    /// Applies the image head to pooled outputs, such as cached ones: `[batch, image width]` to `[batch, dim]`. What
-    /// stands before it (`image_tokens`) is part of it. `dropout` is that of the whole step.
+    /// Applies the image head to pooled outputs, such as cached ones: `[batch, image width]` to `[batch, dim]`. The
+    /// token head (`image_tokens`), if there is one, is applied first. `dropout` is that of the whole step.
     pub fn project_image(&self, pooled: Tensor<2>, dropout: &Dropout) -> Tensor<2> {
         let pooled = match &self.image_tokens {
             Some(tokens) => tokens.forward(pooled, &dropout.part(TokenHead::MODULE)),

@@ -12,7 +12,7 @@ const ABSENT: &str = "dualenc-features";
 /// No tensors.
 pub(super) const NO_NAMES: Names = Names { rows: &[], prefixes: &[""], probe: "" };
 
-/// The `config.json` of a tower whose outputs have `width` values.
+/// The `config.json` of a tower with outputs of `width` values.
 pub(crate) fn absent_config(width: usize) -> Value {
     json!({ "model_type": ABSENT, "hidden_size": width })
 }

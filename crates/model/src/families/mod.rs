@@ -3,7 +3,7 @@
 //! A family adds no code to the towers: it fills in an [`ImageTowerConfig`] or a [`TextTowerConfig`] and a table of
 //! names. To add one, write its file and list it in `image/mod.rs` or `text/mod.rs`.
 //!
-//! - `absent`: towers whose outputs come from files.
+//! - `absent`: towers with outputs from files.
 //! - `config_reader`: reads keys of a `config.json`, with errors that name file, key and value.
 //! - `family`: what each family declares.
 //! - `image`, `text`: the families.

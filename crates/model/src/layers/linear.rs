@@ -16,7 +16,7 @@ pub struct Linear {
     pub bias: Option<Param<Tensor<1>>>,
     /// Low-rank update that trains while the weight is frozen.
     pub(crate) adapter: Option<Adapter>,
-    /// What it is computed from instead of the parameters, whose weight then has no values.
+    /// What the layer is computed from instead of its parameters: `weight` then has no values.
     #[module(skip)]
     pub(crate) packed: Option<PackedLinear>,
 }

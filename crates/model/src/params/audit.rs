@@ -7,7 +7,7 @@ pub struct Audit {
     pub missing: Vec<String>,
     /// Tensors of the weights that the model does not use, such as task heads.
     pub unused: Vec<String>,
-    /// Tensors whose shapes differ, as `name: expected [..], found [..]`.
+    /// Tensors of another shape than the parameter, as `name: expected [..], found [..]`.
     pub mismatched: Vec<String>,
     /// Number of parameters read.
     pub loaded: usize,

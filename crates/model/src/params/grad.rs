@@ -16,7 +16,7 @@ pub fn unlock<M: Module>(module: M) -> M {
     lock_unless(module, |_| true)
 }
 
-/// Makes trainable the parameters of `module` for whose path `trains` returns true, and freezes all others. Buffers are
+/// Makes a parameter of `module` trainable if `trains` returns true for its path, and freezes all others. Buffers are
 /// always frozen.
 pub fn lock_unless<M: Module>(module: M, trains: impl Fn(&str) -> bool) -> M {
     struct Relock<F> {

@@ -69,7 +69,7 @@ fn mutated(original: &[u8], seed: u64) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// A copy of a golden whose tensors are renamed.
+/// A copy of a golden with renamed tensors.
 fn renamed_copy(golden: &str, rename: impl Fn(&str) -> String) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(golden);

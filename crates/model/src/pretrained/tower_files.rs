@@ -80,8 +80,8 @@ pub fn check_tower_dir(dir: &Path, tower: Tower) -> Result<(), ModelError> {
     }
 }
 
-/// Opens the weights of `dir`, whose `config` is at `config_path`, under the names of transformers 5, and says what was
-/// changed. Values are read when they are needed.
+/// Opens the weights of `dir` under the names of transformers 5, and says what was changed. `config` is the config of
+/// `dir`, at `config_path`. Values are read when they are needed.
 ///
 /// # Errors
 /// [`ModelError::Read`], [`ModelError::Config`], [`ModelError::NoWeights`] or [`ModelError::Weights`].

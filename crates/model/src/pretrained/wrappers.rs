@@ -1,5 +1,5 @@
-//! Names of tensors that were saved from within another module: wrappers, whose prefix is taken off, and larger models,
-//! whose prefix is only named.
+//! Names of tensors that were saved from within another module. The prefix of a wrapper is taken off; that of a larger
+//! model is only named.
 
 use std::collections::{BTreeMap, BTreeSet};
 

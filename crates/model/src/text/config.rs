@@ -31,7 +31,7 @@ pub struct TextTowerConfig {
     pub relations: Vec<TokenRelations>,
     /// Whether the final norm of a pre-norm encoder is left out: an earlier layer is pooled as it is.
     pub skip_final_norm: bool,
-    /// Layers whose pooled outputs are concatenated, from 1, in this order; empty if only the last is pooled. The tower
+    /// Layers to pool and concatenate, from 1, in this order; empty if only the last is pooled. The tower
     /// ends with the highest.
     pub pooled_layers: Vec<usize>,
     /// What the family calls `pooler_output`.

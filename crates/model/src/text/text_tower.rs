@@ -198,7 +198,7 @@ impl TextTower {
             ..self.config.clone()
         };
         let encoder = self.encoder.ending_after(layers);
-        // Nothing of it is read; it is part of the form.
+        // No pooled output is read; the pooling is part of the form.
         let pooling = Pooling::Mean;
         Self { encoder, config, pooling, final_norm: None, pooler: None, dense: Vec::new(), ..self.clone() }
     }
@@ -212,7 +212,7 @@ impl TextTower {
         std::iter::once(self.pooling).chain(others).collect()
     }
 
-    /// Number of blocks whose output [`TextTower::forward_layers`] pools.
+    /// Number of blocks with an output that [`TextTower::forward_layers`] pools.
     pub fn num_layers(&self) -> usize {
         self.encoder.num_layers()
     }

@@ -13,8 +13,8 @@ pub enum RotaryScaling {
         /// The factor.
         factor: f64,
     },
-    /// Frequencies whose wavelength exceeds `length / low` are divided by the factor, those below `length / high` are
-    /// not, and those between are interpolated (Llama 3.1, Grattafiori et al., 2024).
+    /// Frequencies with a wavelength above `length / low` are divided by the factor, those with one below
+    /// `length / high` are not, and those between are interpolated (Llama 3.1, Grattafiori et al., 2024).
     Llama3 {
         /// The factor.
         factor: f64,

@@ -53,7 +53,7 @@ pub enum ImageTower {
 pub enum ReferencePooling {
     /// As it is: this is what the family calls `pooler_output`.
     Own,
-    /// With a pooler whose weight is an identity matrix and whose activation is the identity.
+    /// With a pooler that has an identity matrix as its weight and the identity as its activation.
     IdentityPooler,
     /// Not at all.
     None,
@@ -286,7 +286,7 @@ impl ImageTower {
         }
     }
 
-    /// The layers whose pooled outputs are concatenated, from 1; empty if only the last is pooled.
+    /// The layers to pool and concatenate, from 1; empty if only the last is pooled.
     pub fn pooled_layers(&self) -> &[usize] {
         match self {
             Self::Transformer(tower) => &tower.config().pooled_layers,
@@ -407,7 +407,8 @@ impl ImageTower {
         std::iter::once(self.pooling()).chain(others).collect()
     }
 
-    /// Number of blocks whose output [`ImageTower::forward_layers`] pools; 1 if it only pools the last hidden state.
+    /// Number of blocks with an output that [`ImageTower::forward_layers`] pools; 1 if it only pools the last hidden
+    /// state.
     pub fn num_layers(&self) -> usize {
         match self {
             Self::Transformer(tower) => tower.num_layers(),

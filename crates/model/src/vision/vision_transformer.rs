@@ -234,7 +234,7 @@ impl VisionTransformer {
         }
     }
 
-    /// The hidden state of the tower and what `pool` makes of it, from the output of a block.
+    /// The hidden state of the tower, and the result of `pool`, from the output of a block.
     fn finish<R>(&self, hidden: Tensor<2>, pool: impl Fn(Tensor<2>) -> R) -> (Tensor<2>, R) {
         match (self.config.final_norm, &self.final_norm) {
             (FinalNorm::Tokens, Some(norm)) => {

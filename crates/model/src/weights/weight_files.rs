@@ -64,7 +64,7 @@ impl WeightFiles {
         self.names().any(|name| name.starts_with(prefix))
     }
 
-    /// The tensors whose names start with `prefix`, with the prefix removed.
+    /// The tensors with names that start with `prefix`, with the prefix removed.
     #[must_use]
     pub fn subset(&self, prefix: &str) -> Self {
         let without_prefix = |(name, tensor): (&String, &StoredTensor)| {

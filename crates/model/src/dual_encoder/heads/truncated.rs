@@ -13,9 +13,9 @@ use crate::error::ModelError;
 use crate::layers::linear::Linear;
 
 impl DualEncoder {
-    /// The model whose features are the first `dim` values of those of this one: the last map of each head loses its
-    /// other columns. They are meant to be normalised afterwards, as whole ones are (Matryoshka representation
-    /// learning, Kusupati et al., 2022, arXiv:2205.13147). The cut parameters do not train.
+    /// This model with features cut to their first `dim` values: the last map of each head loses its other columns. The
+    /// features are meant to be normalised afterwards, as whole ones are (Matryoshka representation learning, Kusupati
+    /// et al., 2022, arXiv:2205.13147). The cut parameters do not train.
     ///
     /// # Errors
     /// [`ModelError::Input`] if `dim` is 0 or more than [`DualEncoder::embed_dim`].

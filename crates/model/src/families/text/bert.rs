@@ -1,5 +1,5 @@
 //! BERT (Devlin et al., 2019), RoBERTa (Liu et al., 2019), which numbers positions from `padding_idx + 1`, and ELECTRA
-//! (Clark et al., 2020), whose embeddings may be narrower; CamemBERT and XLM-R are RoBERTa with other tokenizers.
+//! (Clark et al., 2020), which may have narrower embeddings; CamemBERT and XLM-R are RoBERTa with other tokenizers.
 
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;

@@ -1,4 +1,4 @@
-//! GTE (Zhang et al., 2024, arXiv:2407.19669), whose own code calls its model `new`: BERT with rotary positions and
+//! GTE (Zhang et al., 2024, arXiv:2407.19669), which is named `new` in its own code: BERT with rotary positions and
 //! gated MLPs.
 
 use crate::error::ModelError;
