@@ -255,7 +255,7 @@ mod tests {
     #[cfg(feature = "flex")]
     #[test]
     fn refuses_another_number_of_threads() {
-        // The tests share a process, whose pool has some size from here on.
+        // The tests share a process. Its pool has some size from here on.
         let size = rayon::current_num_threads();
         assert_eq!(Compute::select("cpu", Some(size)).unwrap().threads, size);
         assert_eq!(Compute::select("cpu", None).unwrap().threads, size);

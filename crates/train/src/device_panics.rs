@@ -142,7 +142,7 @@ mod tests {
         // Any other panic stays one, also after a failure that the backend recovered from.
         assert_eq!(panic_of("a bug of ours", FOLLOW_UP), FOLLOW_UP);
         assert_eq!(panic_of(full, "a bug of ours"), "a bug of ours");
-        // The next work knows nothing of it.
+        // The failure has no effect on the next work.
         assert_eq!(panic_of("a bug of ours", FOLLOW_UP), FOLLOW_UP);
         assert!(run_of_error().is_err());
     }

@@ -59,7 +59,7 @@ pub enum TrainError {
         /// Why it failed.
         source: Arc<TrainError>,
     },
-    /// The error of another process of the run, as it told it.
+    /// The error of another process of the run, as that process reported it.
     #[error("{message}")]
     OfProcess {
         /// What kind of error it is.

@@ -1,4 +1,4 @@
-//! The CPU thread pool of the process, which the first use of it makes.
+//! The CPU thread pool of the process. Its first use makes it.
 
 use std::num::NonZero;
 use std::thread::available_parallelism;

@@ -43,8 +43,8 @@ pub(crate) struct HeadMaps<'a> {
 impl HeadMaps<'_> {
     /// The map of images (`side` 0) or texts (1).
     ///
-    /// Only the direction of an output counts for the model, but the size of the weights decides how fast AdamW, whose
-    /// steps have the size of the learning rate, turns them. Outputs have a root mean square norm of 1: several layers
+    /// Only the direction of an output counts for the model. But the steps of AdamW have the size of the learning rate,
+    /// so the size of the weights decides how fast they turn. Outputs have a root mean square norm of 1: several layers
     /// side by side have narrow directions, which the map enlarges, so that weights as large as random ones make
     /// outputs many times as long, and hardly turn (docs/ALIGNMENT.md, "Size of the start").
     pub fn of(&self, side: usize) -> HeadMap {

@@ -41,8 +41,8 @@ pub(crate) struct HeldOutEmbeds {
 }
 
 impl HeldOut {
-    /// Adds the pairs of a block for whose image, a row of the block, `is_in` is true. `captions`: of each text, its
-    /// caption; texts without one are left out. `id` returns the id of a caption.
+    /// Adds the pairs of a block with an image for which `is_in` is true; it takes the row of an image in the block.
+    /// `captions`: of each text, its caption; texts without one are left out. `id` returns the id of a caption.
     pub fn add(
         &mut self,
         block: &Block,

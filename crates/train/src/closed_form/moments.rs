@@ -127,8 +127,8 @@ impl Moments {
         }
     }
 
-    /// Adds the pairs of a block for whose image `is_in` is true. Products are computed in f32 and added in f64. A pair
-    /// of weight 0 does not count.
+    /// Adds the pairs of a block with an image for which `is_in` is true. Products are computed in f32 and added in
+    /// f64. A pair of weight 0 does not count.
     ///
     /// # Errors
     /// [`TrainError::Model`] when the device cannot return its data.
@@ -222,7 +222,7 @@ impl Moments {
 }
 
 impl PairRows {
-    /// Of the pairs of a block of `num_images` images for whose image `is_in` is true.
+    /// Of the pairs with an image for which `is_in` is true, in a block of `num_images` images.
     fn of(block: &Block, num_images: usize, is_in: impl Fn(usize) -> bool) -> Self {
         let pairs = || {
             let numbered = block.pairs.iter().enumerate();

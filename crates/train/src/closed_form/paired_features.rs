@@ -50,7 +50,8 @@ pub(crate) struct NamedBlock {
     pub captions: Vec<Option<usize>>,
 }
 
-/// A text of a block: its words, its caption, whether it is the first of it, its image as a row, and its weight.
+/// A text of a block: its words, its caption, whether it is the first text of its caption, its image as a row, and its
+/// weight.
 struct Text<'a> {
     words: Cow<'a, str>,
     caption: usize,

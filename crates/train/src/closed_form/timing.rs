@@ -61,7 +61,7 @@ impl Extent {
         let of_heads = started.elapsed().as_secs_f64() - of_solution;
         // Nothing is tried where nothing is held out.
         let [ridges, powers] = self.tried.map(|tried| if self.distinct[0] < FEWEST { 0.0 } else { tried as f64 });
-        // All of it is of third order. The last fit is of all pairs.
+        // The time of solutions and heads is of third order. The last fit is of all pairs.
         let fits = if self.for_temperature { 2.0 } else { 1.0 };
         let maps = (ridges + fits) * of_solution + (ridges * powers + fits) * of_heads;
         Ok(products + maps * factor.powi(3))

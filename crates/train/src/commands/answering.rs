@@ -139,7 +139,7 @@ impl Answering {
     }
 }
 
-/// There is no query yet whose width an error could name.
+/// The error for an index of another width than the model. It does not name a query: there is none yet.
 fn of_other_width(error: TrainError) -> TrainError {
     match error {
         TrainError::Search(SearchError::Width { path, rows, query }) => TrainError::Usage(format!(

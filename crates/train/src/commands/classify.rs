@@ -16,7 +16,7 @@ use crate::features::absent::check_complete;
 use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
 
-/// Images whose features are in memory at a time: a multiple of every usual batch size.
+/// Number of images with features in memory at a time: a multiple of every usual batch size.
 const WINDOW_IMAGES: usize = 4096;
 
 /// Extensions of files of labels.

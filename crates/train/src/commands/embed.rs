@@ -24,7 +24,7 @@ use crate::features::absent::{check_rows, no_tower};
 use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
 
-/// Images whose features are in memory at a time: a multiple of every usual batch size.
+/// Number of images with features in memory at a time: a multiple of every usual batch size.
 const WINDOW_IMAGES: usize = 4096;
 
 /// Rows that are normalised and written at a time.
@@ -40,8 +40,8 @@ const MAX_TEXTS_BYTES: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub struct EmbedRequest<'a> {
     /// An image, a folder of images with its subfolders, or data in any form that
-    /// [`Source::from_path`](dualenc_data::Source::from_path) knows, whose distinct images are taken in the order of
-    /// the rows. Of a model without an image tower, a file of features.
+    /// [`Source::from_path`](dualenc_data::Source::from_path) knows: its distinct images are taken in the order of the
+    /// rows. Of a model without an image tower, a file of features.
     pub images: Option<&'a Path>,
     /// The folder at which relative paths of images in a table start; `None`: the folder of the table.
     pub root: Option<&'a Path>,

@@ -1,4 +1,4 @@
-//! Fits the evaluations of a config to the run whose model they measure: the config may be another than the run's.
+//! Fits the evaluations of a config to the run that they evaluate: the config may be another than the run's.
 
 use std::path::Path;
 

@@ -36,7 +36,7 @@ impl Interpolation {
     ///
     /// Without one, the base is the start of the run of `trained`. Parameters that were randomly initialised there have
     /// no pretrained value and stay as trained: new projections with their temperature, towers from scratch, and
-    /// poolers that the weights lacked. A run that started from a whole model (`model.init`) mixes all of it.
+    /// poolers that the weights lacked. A run that started from a whole model (`model.init`) mixes every parameter.
     ///
     /// If the run averages weights, the averaged ones are mixed. Low-rank adapters are merged first.
     ///
@@ -181,7 +181,7 @@ fn random_start(config: &RunConfig, path: &str, fresh_poolers: &[&str]) -> Optio
     }
 }
 
-/// Refuses models whose parameters have other names or shapes.
+/// Refuses models with parameters of other names or shapes.
 fn refuse_other_parameters(
     base: &BTreeMap<String, HostTensor>,
     trained: &BTreeMap<String, HostTensor>,
@@ -225,7 +225,7 @@ impl ParamUpdate for Mix<'_> {
     }
 }
 
-/// Records towers whose weights lack a pooler, which is then randomly initialised. Forwards warnings only.
+/// Records towers with weights that lack a pooler, which is then randomly initialised. Forwards warnings only.
 struct PoolerAudit<'a> {
     observer: &'a mut dyn Observer,
     missing: Vec<&'static str>,

@@ -8,7 +8,7 @@
 //! - `classify`: labels of images, with probabilities.
 //! - `embed`: writes embeddings of images and texts.
 //! - `export`: writes a directory for transformers or sentence-transformers.
-//! - `evaluated_run`: fits evaluations of another config to the run whose model they measure.
+//! - `evaluated_run`: fits evaluations of another config to the run that they evaluate.
 //! - `listed_images`: the images at a path, for commands that take one.
 //! - `interpolate`: mixes the weights before and after training.
 //! - `fit`: aligns two towers in closed form.

@@ -1,10 +1,10 @@
-//! Which keys of a config do not fit the run whose model it evaluates.
+//! Which keys of a config do not fit the run that it evaluates.
 
 use super::resume_diff::{Change, changed_keys, without_numbers};
 use super::schema::RunConfig;
 use super::schema::eval::{EvalSection, Task};
 
-/// Keys in which a config differs from that of the run whose model it evaluates.
+/// Keys in which a config differs from that of the run that it evaluates.
 #[derive(Debug, Default)]
 pub(crate) struct EvalChanges {
     /// Keys that decide which images are held out for validation, if an evaluation uses these.
@@ -14,8 +14,8 @@ pub(crate) struct EvalChanges {
 }
 
 impl EvalChanges {
-    /// Whether so many images are held out as in the run: then the held-out images are those of the run if the pairs
-    /// are.
+    /// Whether the same fraction of the images is held out as in the run: then the held-out images are those of the run
+    /// if the pairs are.
     pub fn keeps_fraction(&self) -> bool {
         self.split.iter().all(|change| change.key != FRACTION)
     }
@@ -55,7 +55,7 @@ const OF_LOSS: [&str; 3] = ["train.duplicates", "train.label_smoothing", "train.
 /// its path alone, so they put no image of the run's training data on the other side.
 const NOT_OF_PATHS: [&str; 7] = ["caption", "caption_weights", "captions", "classnames", "only", "templates", "weight"];
 
-/// The keys of `given` that do not fit `run`, whose model it evaluates, sorted by name.
+/// The keys of `given` that do not fit `run`, the run that it evaluates, sorted by name.
 pub(crate) fn eval_changes(run: &RunConfig, given: &RunConfig) -> EvalChanges {
     let uses_split = given.eval.values().any(EvalSection::uses_split);
     let measures_loss = given.eval.values().any(|section| section.task == Task::Loss);

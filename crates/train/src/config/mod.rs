@@ -8,7 +8,7 @@
 //! - `tower_reference`: how a tower can be named: a path or a hub id.
 //! - `warnings`: settings that have no effect.
 //! - `resume_diff`: which keys may change when a run is resumed.
-//! - `eval_diff`: which keys do not fit the run whose model a config evaluates.
+//! - `eval_diff`: which keys do not fit the run that a config evaluates.
 //! - `error`: problems and their places.
 //!
 //! Whether the files and towers exist is not checked here.

@@ -115,7 +115,7 @@ impl LabelledImages {
         Self::new(data, labels, names, described.templates)
     }
 
-    /// Reads a table or shards whose captions are labels.
+    /// Reads a table or shards with labels as captions.
     fn of_table(table: &SourceTable, described: Described<'_>) -> Result<Self, TrainError> {
         let mut data = table.read_labels()?;
         let found = |name: &str| beside(&data, name);

@@ -176,7 +176,7 @@ impl<'a> Together<'a> {
         Ok(Embeddings { dim: encoder.model.embed_dim(), features })
     }
 
-    /// The answers and values of all ranks, in order. An error of this rank is returned when the others know of it.
+    /// The answers and values of all ranks, in order. An error of this rank is returned when the others know.
     fn answers_of_all(
         &self,
         own: Result<Answer, TrainError>,

@@ -25,7 +25,7 @@ pub(crate) struct UsableImages {
 }
 
 impl UsableImages {
-    /// Counts images whose files hold the same bytes as one image.
+    /// Counts images as one if their files hold the same bytes.
     pub fn merge_copies(mut self) -> Self {
         let mut first = HashMap::new();
         let mut distinct = Vec::new();

@@ -48,8 +48,8 @@ pub(crate) fn training_views(config: &RunConfig, training: &Training) -> Views {
     }
 }
 
-/// The views of the training images whose states a run caches before the first layer that trains; `None`: each epoch
-/// has new ones.
+/// The views of the training images for which a run caches the states before the first layer that trains; `None`: each
+/// epoch has new views.
 pub(crate) fn prefix_views(config: &RunConfig) -> Option<Views> {
     let Some(augment) = config.data.augment else { return Some(Views::One) };
     let count = config.cache.views.and_then(NonZeroU64::new)?;
@@ -174,7 +174,7 @@ impl ImageSet {
         self.views
     }
 
-    /// Images whose row is known in the first view, in order.
+    /// Images with a known row in the first view, in order.
     pub fn usable(&self) -> Vec<usize> {
         (0..self.len()).filter(|&image| self.row(image, 0).is_some()).collect()
     }

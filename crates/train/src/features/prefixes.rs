@@ -26,10 +26,10 @@ use crate::stop_flag::StopFlag;
 /// 200,000 captions, of small towers.
 const UNASKED_BYTES: u64 = 4_000_000_000;
 
-/// Captions whose lengths stand for those of all.
+/// Number of captions with lengths that stand for those of all.
 const SAMPLED_CAPTIONS: usize = 1000;
 
-/// The towers of a stage that train in part, and whose locked layers are cached.
+/// The towers of a stage that train in part and have locked layers that are cached.
 #[derive(Clone, Default)]
 pub(crate) struct Prefixes {
     pub images: Option<ImagePrefix>,
@@ -247,7 +247,7 @@ impl TextPrefix {
         Ok(States { layers: self.layers, values: self.states.of_tokens(&batch.tokens)? })
     }
 
-    /// Captions whose states are in the files of `dir`, about: those of lengths that are sampled.
+    /// Number of captions with states in the files of `dir`, about: those of lengths that are sampled.
     ///
     /// # Errors
     /// As for [`TextStates::rows_in`].

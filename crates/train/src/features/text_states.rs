@@ -19,7 +19,7 @@ use crate::error::TrainError;
 use crate::features::cache_counts::CacheCounts;
 use crate::features::texts::TextFeatures;
 
-/// The longest captions, in tokens, whose lengths have a store each.
+/// Largest length of a caption, in tokens, that has a store of its own.
 const EXACT_TOKENS: usize = 32;
 
 /// Lengths that share a store beyond that.

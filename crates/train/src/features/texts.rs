@@ -26,7 +26,7 @@ const CHUNK_TOKENS: usize = 1024;
 /// The same on a GPU, where a small pass takes about as long as a large one.
 const DEVICE_CHUNK_TOKENS: usize = 16_384;
 
-/// Ends the form of a tower whose hidden states are stored.
+/// End of the form of a tower with stored hidden states.
 const STATES: &str = " states of all tokens";
 
 /// Token ids that an error message names.

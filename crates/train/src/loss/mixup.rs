@@ -64,7 +64,7 @@ impl Mixing {
 }
 
 /// The logarithm of a draw from Gamma(`shape`, 1), as a function of `seed` (Marsaglia and Tsang, 2000; below a shape of
-/// 1 with their correction, whose logarithm does not underflow).
+/// 1 with the logarithm of their correction, which does not underflow).
 fn log_gamma(shape: f64, seed: u64) -> f64 {
     let mut drawn = 0;
     // Above 0 and below 1.

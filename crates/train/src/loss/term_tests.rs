@@ -12,7 +12,7 @@ use crate::loss::terms::{LossInputs, LossTerms};
 /// Relative to the largest value of a tensor, or to [`SMALL`] where all are smaller.
 const TOLERANCE: f32 = 1e-5;
 
-/// A structure term is a difference of logarithms of about 1, whose rounding does not shrink with it.
+/// A structure term is a difference of logarithms of about 1: their rounding does not shrink with the term.
 const SMALL: f32 = 0.05;
 
 fn golden() -> Value {

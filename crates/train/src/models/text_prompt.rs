@@ -23,8 +23,8 @@ struct SentencePrompts {
     default_prompt_name: Option<String>,
 }
 
-/// The prompt of the run that `model` configures, whose text tower is in `dir`: what it asks for, or else what the
-/// exported model that it starts from was trained with.
+/// The prompt of the run that `model` configures, with its text tower in `dir`: what `model` asks for, or else what the
+/// exported model that the run starts from was trained with.
 ///
 /// # Errors
 /// As [`asked_prompt`] and [`recorded_prompt`].

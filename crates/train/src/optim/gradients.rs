@@ -91,8 +91,8 @@ impl RowsRead {
 impl ParamGradients {
     /// Takes the gradients of the trainable parameters of `model` out of `gradients`.
     ///
-    /// `on_host`: as in [`Optimizer::new`](crate::optim::optimizer::Optimizer::new). `read`: a table whose other rows
-    /// can be skipped.
+    /// `on_host`: as in [`Optimizer::new`](crate::optim::optimizer::Optimizer::new). `read`: the rows of a table that
+    /// were read; its other rows can be skipped.
     ///
     /// # Errors
     /// [`ModelError::Device`] when the device cannot return its data.
@@ -210,7 +210,7 @@ impl ParamGradients {
 pub(crate) struct SumsOfSquares {
     /// Of the gradients in host memory, by part of the model.
     by_part: BTreeMap<String, f64>,
-    /// For each tensor on a device: the part of each gradient whose sums it holds, and how many sums.
+    /// For each tensor on a device, and each gradient with sums in it: the part of the model, and how many sums.
     parts_on_device: Vec<Vec<(String, usize)>>,
     /// Of the gradients on a device, to be read: in sums, which the host adds up.
     pub on_device: Vec<Tensor<1>>,

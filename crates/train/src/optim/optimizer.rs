@@ -31,7 +31,7 @@ struct State {
 enum Arrays {
     Host {
         arrays: Vec<Vec<f32>>,
-        /// Marks the rows of a table whose state is not 0. `None` until the table is updated row by row.
+        /// Marks the rows of a table with a state that is not 0. `None` until the table is updated row by row.
         live: Option<Vec<bool>>,
     },
     Device(Vec<Tensor<1>>),
@@ -64,7 +64,7 @@ impl State {
         Self::new(zeros.collect(), device)
     }
 
-    /// Checks that the gradient of a parameter and this state of it are as long as they should be.
+    /// Checks that the gradient of a parameter and this state are as long as they should be.
     fn assert_fits(
         &self,
         rule: &dyn UpdateRule,

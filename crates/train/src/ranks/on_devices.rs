@@ -24,8 +24,8 @@ pub(crate) struct Limits {
     patience: Duration,
 }
 
-/// Ranks compute equally much in a step, so a difference of an hour is a disk or device that hangs. A rank whose loader
-/// waits for a disk ends 10 seconds after the others; one that takes longer cannot be ended, and is left behind.
+/// Ranks compute equally much in a step, so a difference of an hour is a disk or device that hangs. A rank ends 10
+/// seconds after the others if its loader waits for a disk; one that takes longer cannot be ended, and is left behind.
 pub(crate) const LIMITS: Limits = Limits { deadline: Duration::from_secs(3600), patience: Duration::from_secs(20) };
 
 /// Opens a run with `open`, then trains it with `work`: on this thread as the first rank, and on a thread for each

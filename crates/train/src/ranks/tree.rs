@@ -13,8 +13,8 @@ pub(crate) fn halvings_of_share(ranks: usize) -> u32 {
 }
 
 /// The sum of `leaf(at)` for all `at` in `range`, which is not empty: the first half, with the odd one, plus the second
-/// half, each summed in the same way, and in order after so many `halvings`. Leaves are asked for in order, and at most
-/// one sum a halving waits for another.
+/// half, each summed in the same way; after `halvings` halvings, the sum in order. Leaves are asked for in order, and
+/// at most one sum a halving waits for another.
 ///
 /// [`Share::of`](dualenc_data::Share::of) gives each of 2, 4 or 8 ranks a branch of this tree.
 ///

@@ -68,7 +68,7 @@ impl RunDir {
     }
 
     /// Notes that the run has saved a checkpoint, so that an empty directory of checkpoints is not taken for the start
-    /// of a run. A failure is ignored: the number of steps in the log tells most of it.
+    /// of a run. A failure is ignored: the number of steps in the log mostly shows the same.
     pub fn note_saved(&mut self) {
         if self.lock.metadata().is_ok_and(|file| file.len() == 0) {
             let _ = self.lock.write_all(b"saved\n");
@@ -136,7 +136,7 @@ pub(crate) fn metrics_of(root: &Path) -> PathBuf {
     root.join("metrics.jsonl")
 }
 
-/// Whether there is something at `path`. In a directory that may not be read, that cannot be told.
+/// Whether there is something at `path`. In a directory that may not be read, the answer is an error.
 ///
 /// # Errors
 /// [`TrainError::Read`].

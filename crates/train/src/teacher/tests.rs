@@ -80,7 +80,7 @@ fn refused(dir: &Path, sets: &[&str], start: Start) -> String {
     error.to_string()
 }
 
-/// A run whose teacher is the model that it starts from, with the same scale: any image or text of another pair shows.
+/// A run with the model that it starts from as its teacher, at the same scale: any image or text of another pair shows.
 #[test]
 fn own_similarities_cost_nothing() {
     let own = teacher("train/init");

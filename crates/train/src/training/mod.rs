@@ -3,7 +3,7 @@
 //!
 //! - `training_loop.rs`: THE LOOP
 //! - `step.rs`, `gradient_cache/`: loss and gradients of a batch, whole or in parts
-//! - `unfinished.rs`, `finish.rs`: a step whose numbers a device still computes, and what is done when they are known
+//! - `unfinished.rs`, `finish.rs`: a step that a device still computes, and what is done when its numbers are known
 //! - `run.rs`: the parts of a run in progress
 //! - `learner.rs`: model, optimiser and averages, and an update
 //! - `training_data.rs`, `locked_inputs.rs`: batches, and the features of locked towers

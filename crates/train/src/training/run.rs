@@ -44,7 +44,7 @@ pub(crate) struct Run {
     pub data: TrainingData,
     /// What a step minimises: never changes.
     pub terms: LossTerms,
-    /// The model whose similarities it imitates: never changes, but for its features.
+    /// The model of which the run imitates the similarities: never changes, but for its features.
     pub teacher: Option<Teacher>,
     /// Locked towers and their features: changes with every stage.
     pub locked: LockedInputs,
@@ -62,7 +62,7 @@ pub(crate) struct Run {
     pub cut_captions_reported: bool,
     /// The step that a device computes while the next one is queued.
     pub unfinished: Option<Unfinished>,
-    /// Whether an update is made or queued that `position` does not count, and whose numbers were not read.
+    /// Whether an update is made or queued that `position` does not count, with numbers that were not read.
     pub is_uncounted: bool,
     /// When the last step was finished.
     pub last_step: Instant,

@@ -1,5 +1,5 @@
-//! A step whose numbers are not read yet. A device computes a step while the host queues the next one: the update does
-//! not wait for the host, which reads and logs the numbers of a step after it has queued the one that follows.
+//! A step with numbers that are not read yet. A device computes a step while the host queues the next one: the update
+//! does not wait for the host, which reads and logs the numbers of a step after it has queued the one that follows.
 
 use dualenc_data::Batch;
 

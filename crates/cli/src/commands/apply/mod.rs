@@ -3,7 +3,7 @@
 //! - `search`: the nearest images or texts of a query.
 //! - `index`: embeddings in the form that opens fastest.
 //! - `classify`: labels of images.
-//! - `serve`: all of it over HTTP.
+//! - `serve`: embeddings, labels and searches over HTTP.
 
 pub(crate) mod classify;
 pub(crate) mod index;

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::commands::check::findings::{Findings, percent};
 use crate::config::Duplicates;
 
-/// Share of distinct captions below which most pairs of a batch are not told apart.
+/// Share of distinct captions below which most pairs of a batch are not distinguished.
 const FEW: f64 = 0.01;
 
 /// Extensions of files that turn up as captions.

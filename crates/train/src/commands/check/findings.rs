@@ -34,7 +34,7 @@ pub struct Finding {
     /// Figures for programs.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub values: Map<String, Value>,
-    /// What it is about, such as the bad images: all of it.
+    /// Everything that it is about, such as all bad images.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<String>,
 }

@@ -207,7 +207,7 @@ mod tests {
         RgbImage { width, height, data }
     }
 
-    /// Noise whose coarse parts are the strongest, as in photographs.
+    /// Noise that is strongest in its coarse parts, as in photographs.
     fn texture(random: &mut Random) -> RgbImage {
         let (width, height) = (240, 180);
         let tone: [f64; 3] = std::array::from_fn(|_| random.within(80.0, 160.0));

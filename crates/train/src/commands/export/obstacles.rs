@@ -1,5 +1,5 @@
-//! What keeps a format from expressing a model: all of it at once, and the layers of towers, which every format but
-//! `heads` shares.
+//! What keeps a format from expressing a model: all obstacles at once, and those in the layers of towers, which every
+//! format but `heads` shares.
 
 use dualenc_model::Tower;
 

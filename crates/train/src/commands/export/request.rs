@@ -28,7 +28,7 @@ pub struct ExportRequest<'a> {
 }
 
 impl<'a> ExportRequest<'a> {
-    /// A request for a VisionTextDualEncoder in `dir`, whose card names no run.
+    /// A request for a VisionTextDualEncoder in `dir`, with a card that names no run.
     #[must_use]
     pub fn new(dir: &'a Path) -> Self {
         Self { dir, format: ExportFormat::default(), origin: None, alpha: None }

@@ -31,8 +31,8 @@ const TEXT_FAMILIES: [&str; 18] = [
     "gte",
 ];
 
-/// Image towers that transformers runs only at the size of their config, unless it is told to interpolate positions,
-/// which sentence-transformers cannot do.
+/// Image towers that transformers runs only at the size of their config, unless a caller asks it to interpolate
+/// positions, which sentence-transformers cannot do.
 const FIXED_SIZE: [&str; 6] = ["vit", "deit", "beit", "data2vec-vision", "clip_vision_model", "siglip_vision_model"];
 
 /// What a route takes from its tower.

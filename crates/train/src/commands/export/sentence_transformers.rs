@@ -24,10 +24,10 @@ use crate::stop_flag::StopFlag;
 /// The file that makes a directory a SentenceTransformer: written and moved last.
 pub(crate) const MODULES: &str = "modules.json";
 
-/// The version whose files these are. An older one says so when it loads them.
+/// The version of sentence-transformers that these files are for. An older one says so when it loads them.
 pub(crate) const VERSION: &str = "6.2.0";
 
-/// Families whose model in transformers has a pooler, unless `add_pooling_layer` is false.
+/// Families with a pooler in their model of transformers, unless `add_pooling_layer` is false.
 const OPTIONAL_POOLER: [&str; 9] =
     ["vit", "deit", "beit", "bert", "roberta", "xlm-roberta", "camembert", "mpnet", "albert"];
 
@@ -259,7 +259,7 @@ fn forget_processor(path: &Path) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Creates the directory of a module and writes a file of it.
+/// Creates the directory of a module and writes one of its files.
 fn write_module(dir: &Path, name: &str, value: &Value) -> Result<(), TrainError> {
     fs::create_dir_all(dir).map_err(TrainError::write(dir))?;
     write_json(&dir.join(name), value)

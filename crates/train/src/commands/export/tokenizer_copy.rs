@@ -15,7 +15,7 @@ use crate::run_dir::atomic_file::write_whole;
 /// Copies the tokenizer of `loaded` to `dir`. `tokenizer_config.json` then names the class, that of the family where
 /// the files name none, and the number of tokens to which the model cuts texts: transformers cuts to it with
 /// `truncation=True`, and dualenc when it reads the directory. Both override the `truncation` of `tokenizer.json`,
-/// which stays as it is. A tower whose texts are padded keeps its number, to which transformers pads.
+/// which stays as it is. A tower with padded texts keeps its number, to which transformers pads.
 ///
 /// # Errors
 /// [`TrainError::Read`] or [`TrainError::Write`]; [`TrainError::Usage`] when `tokenizer_config.json` is malformed.
@@ -47,7 +47,7 @@ const MORE_CLASSES: [(&str, &str); 4] = [
     ("deberta-v2", "DebertaV2Tokenizer"),
 ];
 
-/// The class with which transformers loads a tokenizer whose own files name none. `tokenizer_config.json` has to name
+/// The class with which transformers loads a tokenizer if its own files name none. `tokenizer_config.json` has to name
 /// it, because a VisionTextDualEncoder implies no class.
 pub(crate) fn tokenizer_class(text_config: &Value) -> &str {
     let by_family = || {

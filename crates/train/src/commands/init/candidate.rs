@@ -122,7 +122,7 @@ impl Candidate {
     /// are captions.
     fn with_captions_from(self) -> Result<Self, TrainError> {
         let has_names = self.dataset.warnings.iter().any(|warning| warning.contains(NAMES_AS_CAPTIONS));
-        // Captions whose image is gone say nothing about the images that are there.
+        // Captions of images that are gone say nothing about the images that are there.
         let gone = self.dataset.skipped.causes.get(NO_IMAGE).copied().unwrap_or_default();
         let (images, skipped) = (self.dataset.num_images(), self.dataset.skipped.count - gone);
         if self.format != FOLDER || !has_names && skipped == 0 {
@@ -220,7 +220,7 @@ impl Candidate {
         [splits, root, others, nulls].into_iter().flatten().collect()
     }
 
-    /// Whether it is a table, whose columns have names.
+    /// Whether it is a table, which has named columns.
     pub fn is_table(&self) -> bool {
         ["csv", "tsv", "jsonl", "json", "parquet"].contains(&self.format.as_str())
     }
@@ -295,7 +295,7 @@ mod tests {
         let dir = folder(&[&names[..], &[("a/t.csv", "image,caption\n1.png,x\n2.png,y\n3.png,z\n")]].concat());
         let one = found(&dir, "a/t.csv");
         assert_eq!((one.keys.get(ROOT), one.dataset.missing_files(0).unwrap().count), (None, 1));
-        // Where all are missing, they are looked for, and it is told.
+        // Where all are missing, they are looked for, and a remark says where they are.
         std::fs::rename(dir.path().join("a/t.csv"), dir.path().join("t.csv")).unwrap();
         std::fs::remove_dir_all(dir.path().join("a")).unwrap();
         let all = found(&dir, "t.csv");

@@ -141,7 +141,7 @@ fn look_into_splits(
     Ok(Some(found))
 }
 
-/// The one folder with data. Captions in another folder are not read: that is told.
+/// The one folder with data. Captions in another folder are not read: a warning or the error says so.
 fn look_into_only(
     (folder, dir): (&Path, &Path),
     survey: &Survey,

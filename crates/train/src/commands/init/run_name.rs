@@ -39,7 +39,7 @@ pub(crate) fn run_dir(path: &Path, directory: &Path) -> (String, bool) {
     (next.unwrap_or(first), true)
 }
 
-/// The name of a file or folder, without its extension, or of the nearest folder above it whose name says more.
+/// The name of a file or folder, without its extension. A generic name gives way to the nearest one above that is not.
 fn run_name(path: &Path) -> String {
     let real = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned());
     let stem = if real.is_dir() { real.file_name() } else { real.file_stem() };

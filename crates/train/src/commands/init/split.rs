@@ -46,8 +46,8 @@ impl Split {
         self.names().iter().any(is_name)
     }
 
-    /// The file of `files` that has this split of the set whose training data are in `train`: its name differs in the
-    /// word for the split alone.
+    /// The file of `files` with this split of the set that has its training data in `train`: the two names differ in
+    /// the word for the split alone.
     pub fn beside<'a>(self, train: &Path, files: &'a [PathBuf]) -> Option<&'a PathBuf> {
         let wanted = words(train);
         self.names().iter().find_map(|name| {

@@ -155,7 +155,7 @@ pub struct RunReport {
     pub lock: Option<String>,
     /// Captions of each pair, if the config can be read: more than one with `data.captions = "slots"`.
     pub captions_per_pair: Option<usize>,
-    /// The teacher whose similarities it imitates (`train.teacher.model`); null without one.
+    /// The teacher (`train.teacher.model`): the run imitates its similarities. Null without one.
     pub teacher: Option<String>,
     /// The newest valid checkpoint.
     pub checkpoint: Option<PathBuf>,

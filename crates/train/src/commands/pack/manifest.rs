@@ -152,7 +152,7 @@ fn differing(was: &Value, now: &Value) -> String {
     names.into_iter().map(item).collect::<Vec<_>>().join(", ")
 }
 
-/// Writes a file that appears when it is complete. What a killed process left of it goes away.
+/// Writes a file that appears when it is complete. What a killed process has left of the file goes away.
 ///
 /// # Errors
 /// [`TrainError::Write`].

@@ -34,8 +34,9 @@ pub(super) struct Probe {
     pub peak: Option<u64>,
 }
 
-/// Measures a step of two sizes, the smaller first: half of `batch` and all of it, or a quarter and a half where a step
-/// takes long, or an eighth and a quarter where no step fits in the time. `batch` holds the pixels of all its pairs.
+/// Measures a step of two sizes, the smaller first: half of `batch` and the whole batch, or a quarter and a half where
+/// a step takes long, or an eighth and a quarter where no step fits in the time. `batch` holds the pixels of all its
+/// pairs.
 ///
 /// # Errors
 /// Those of [`step::forward_backward`]; [`TrainError::Stopped`] when a signal has arrived.

@@ -27,7 +27,7 @@ pub struct Plan {
     pub checkpoints: CheckpointPlan,
     /// Memory of the process.
     pub memory: MemoryPlan,
-    /// The feature cache, one entry for each tower whose features are cached.
+    /// The feature cache, one entry for each tower with cached features.
     pub cache: Vec<CachePlan>,
     /// Free space of the disk that holds the cache; `None`: unknown, or nothing is cached.
     pub cache_disk_free: Option<u64>,
@@ -223,7 +223,7 @@ pub struct TimePlan {
     pub fit_alone: Option<f64>,
     /// First epoch of the first stage: features are computed, unless a fit has computed them.
     pub first_epoch: f64,
-    /// An epoch whose features are all cached; equal to `first_epoch` if nothing is cached.
+    /// An epoch with all features cached; equal to `first_epoch` if nothing is cached.
     pub later_epoch: f64,
     /// All steps.
     pub training: f64,

@@ -32,7 +32,7 @@ const LARGEST_CHECKPOINT: u64 = 512 << 20;
 
 /// The features of locked towers that an evaluation need not compute.
 pub(super) struct Known {
-    /// Hashes of image files and of texts whose features another part of the run computes.
+    /// Hashes of image files and of texts with features that another part of the run computes.
     seen: [HashSet<u64>; 2],
     /// Of images and of texts, the fraction that the cache of the real run holds.
     present: [f64; 2],

@@ -43,7 +43,7 @@ pub(super) enum Side {
     /// Images, from which text features are predicted. `tested` is `[tested, fitted]`: what to take of the text
     /// features of the fitted pairs. `fitted` is empty.
     Image,
-    /// Texts, whose whitened features are predicted: `[pairs, width]`.
+    /// Texts. Their whitened features are predicted: `[pairs, width]`.
     Text,
 }
 
@@ -142,7 +142,7 @@ fn on_device(matrix: &Matrix, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, [matrix.num_rows(), matrix.columns]), device)
 }
 
-/// Of each row, the rows whose features have the highest cosine similarity, ascending.
+/// Of each row, the rows with features of the highest cosine similarity, in ascending order.
 fn neighbors(mut values: Vec<f32>, width: usize, protocol: &Protocol<'_>) -> Result<Vec<Vec<usize>>, TrainError> {
     normalize_rows(&mut values, width);
     let (device, stop) = (protocol.device, protocol.stop);

@@ -85,7 +85,7 @@ pub struct Combination {
 pub struct ProbedTower {
     /// The tower as it was named.
     pub tower: String,
-    /// The layer whose output is pooled, from 1.
+    /// Number of the layer that is pooled, from 1.
     pub layer: usize,
     /// Number of layers of the tower.
     pub num_layers: usize,

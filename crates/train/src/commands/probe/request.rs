@@ -19,7 +19,7 @@ pub struct ProbeRequest<'a> {
     pub root: Option<&'a Path>,
     /// Most images that are drawn.
     pub sample: usize,
-    /// Layers whose output is pooled.
+    /// Layers to pool.
     pub layers: Layers,
     /// Poolings to try; empty: all that a tower supports.
     pub pools: &'a [Pool],

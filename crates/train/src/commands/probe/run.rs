@@ -122,7 +122,7 @@ fn describe(set: &FeatureSet) -> ProbedTower {
     ProbedTower { tower: tower.clone(), layer: *layer, num_layers: *num_layers, pool, width: *width }
 }
 
-/// The pairs whose image every tower can use, without copies of an image; and the number of copies.
+/// The pairs with an image that every tower can use, without copies of an image; and the number of copies.
 fn distinct(read: &ImagesRead) -> (Vec<usize>, usize) {
     let bad: HashSet<usize> = read.bad.iter().map(|skipped| skipped.image).collect();
     let (mut seen, mut copies) = (HashSet::new(), 0);

@@ -1,4 +1,4 @@
-//! Features of towers, layer by layer. A tower runs once, whatever is pooled of it.
+//! Features of towers, layer by layer. A tower runs once for all layers and poolings.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -318,7 +318,7 @@ mod tests {
             files
         };
         let status = |lines: &[&str]| state(lines).state.status;
-        // Training that starts from a fit logs the same and saves no checkpoint of it.
+        // Training that starts from a fit logs the same and saves no checkpoint of the fit.
         assert_eq!((status(&[fit]), status(&[fit, &a, &b])), (Status::Killed, Status::Killed));
         let path = crate::run_dir::checkpoint::path_of(&checkpoints_of(dir.path()), 0);
         fs::create_dir_all(&path).unwrap();

@@ -12,8 +12,8 @@ pub struct SelectRequest<'a> {
     pub out: PathBuf,
     /// Keeps images that an evaluation has, too.
     pub keep_overlap: bool,
-    /// Leaves out images whose features have at least this cosine with those of an image that is taken, or of an image
-    /// of an evaluation.
+    /// Leaves out an image if its features have at least this cosine with those of an image that is taken, or of an
+    /// image of an evaluation.
     pub near: Option<f64>,
     /// An aligned model, which scores images by the cosine with their captions.
     pub model: Option<&'a Path>,

@@ -1,4 +1,4 @@
-//! How many captions of an image a pair has, and what the data make of it.
+//! How many captions of an image a pair has, and what the data lack for these.
 
 use dualenc_data::{CaptionMode, CaptionSlots, Dataset, counted};
 

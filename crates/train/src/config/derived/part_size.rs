@@ -14,8 +14,8 @@ impl RunConfig {
         self
     }
 
-    /// Pairs of a part of a step on so many `ranks`, or on those of `run.device` if they are more; `None`:
-    /// `train.micro_batch_size` is not set, and there is one.
+    /// Pairs of a part of a step on `ranks` devices, or on those of `run.device` if they are more; `None`:
+    /// `train.micro_batch_size` is not set, and there is one device.
     pub(crate) fn part_size(&self, ranks: usize) -> Option<usize> {
         let devices = ranks.max(self.run.device.len());
         let several = (devices > 1).then(|| self.train.batch_size.div_ceil(PARTS.max(devices)));

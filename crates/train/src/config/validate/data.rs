@@ -20,7 +20,7 @@ pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
     rules.check(data.workers != Some(0), "data.workers", 0, "at least 1", "remove the key to use every core");
     let dropped = data.word_dropout;
     rules.check((0.0..1.0).contains(&dropped), "data.word_dropout", dropped, "0 or more and less than 1", "");
-    // A text tower is cached in a stage that trains nothing of it: neither whole, nor its last blocks, nor adapters.
+    // A text tower is cached in a stage that trains none of its weights: not all, not the last blocks, and no adapters.
     let stages = config.stages();
     let cached = stages.iter().find(|stage| !stage.training.text.any());
     if let Some(stage) = cached.filter(|_| dropped > 0.0 && config.cache.enabled) {

@@ -4,7 +4,7 @@
 //! Metrics are this program's own:
 //!
 //! - `loss`: mean over the pools of the loss that the config trains, without label smoothing.
-//! - `image_acc1`, `text_acc1`: fraction of images (texts) whose nearest text (image) in the pool belongs to them.
+//! - `image_acc1`, `text_acc1`: fraction of images (texts) to which the nearest text (image) in the pool belongs.
 //!
 //! `num_pairs`, `num_left_out` and `pool_size` are counts of pairs.
 

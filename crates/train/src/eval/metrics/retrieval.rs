@@ -2,7 +2,7 @@
 //!
 //! Metrics have the names and definitions of CLIP_benchmark (`metrics/zeroshot_retrieval.py`), at k = 1, 5 and 10:
 //!
-//! - `image_retrieval_recall@k`: fraction of texts whose image is among the k highest-scoring images.
+//! - `image_retrieval_recall@k`: fraction of texts with their image among the k highest-scoring images.
 //! - `text_retrieval_recall@k`: fraction of images of which a text is among the k highest-scoring texts.
 //!
 //! and beside them, for both directions (`image_retrieval_`, `text_retrieval_`):

@@ -162,7 +162,7 @@ impl Tiles<'_> {
     }
 }
 
-/// Rows whose ranks are being gathered.
+/// Rows for which ranks are being gathered.
 struct Block<'f, F> {
     rows: Range<usize>,
     right: &'f F,

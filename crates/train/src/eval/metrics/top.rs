@@ -56,7 +56,7 @@ impl Top {
     }
 }
 
-/// A row whose scores come tile by tile.
+/// A row with scores that come tile by tile.
 #[derive(Clone)]
 struct Row {
     best: Vec<Answer>,

@@ -3,8 +3,8 @@
 //!
 //! Metrics have the names and definitions of CLIP_benchmark (`metrics/zeroshot_classification.py`):
 //!
-//! - `acc1`, `acc5`: fraction of images whose class is among the 1 or 5 highest scores; `acc5` is null with fewer than
-//!   five classes.
+//! - `acc1`, `acc5`: fraction of images with their class among the 1 or 5 highest scores; `acc5` is null with fewer
+//!   than five classes.
 //! - `mean_per_class_recall`: mean over the classes with images of the fraction of their images that are classified
 //!   correctly.
 //!

@@ -15,7 +15,7 @@ const EXPONENTS: [i32; 11] = [-10, -7, -4, -1, 2, 5, 8, 11, 14, 17, 20];
 /// The strength if no class has two images to choose by: that of big_vision.
 const DEFAULT_L2: f64 = 1024.0;
 
-/// One of so many train images of a class is held out to choose the strength.
+/// One in `HELD_OUT` train images of a class is held out to choose the strength.
 const HELD_OUT: usize = 5;
 
 /// Seed of the choice of the images that are held out (ASCII `l2`).

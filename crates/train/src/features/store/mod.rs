@@ -212,7 +212,7 @@ impl FeatureStore {
     /// Reads `rows` into `out`, shape `[rows, width]`. Returns the positions in `rows` of those that cannot be read any
     /// more, which [`FeatureStore::find`] does not return from now on.
     ///
-    /// The reads do not go through a memory map: reading one whose file was truncated raises SIGBUS.
+    /// The reads do not go through a memory map: reading the map of a file that was truncated raises SIGBUS.
     pub fn read(&self, rows: &[Row], out: &mut [f32]) -> Vec<usize> {
         let read = |scratch: &mut Vec<f16>, at: usize, out: &mut [f32]| {
             let is_lost = self.read_row(rows[at], out, scratch).is_err();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::models::hub::error::HubError;
 
-/// A hub and the cache in front of it.
+/// A hub and the cache that is looked at first.
 #[derive(Clone)]
 pub(crate) struct Hub {
     /// Address of the hub, without a slash at the end.

@@ -49,7 +49,7 @@ impl UpdateRule for AdamW {
         Ok(())
     }
 
-    /// `live` marks rows whose moments are not 0; the others are only decayed.
+    /// `live` marks rows with moments that are not 0; the others are only decayed.
     fn on_host_rows(
         &self,
         update: Update<'_>,

@@ -59,8 +59,8 @@ pub(crate) trait UpdateRule: Debug + Send + Sync {
         state: &mut [Vec<f32>],
     ) -> Result<(), TrainError>;
 
-    /// Like [`UpdateRule::on_host`], for a table of which only a few rows have a gradient. A rule may skip rows whose
-    /// state is 0; it marks the others in `live`, which starts as `None`.
+    /// Like [`UpdateRule::on_host`], for a table of which only a few rows have a gradient. A rule may skip rows with a
+    /// state of 0; it marks the others in `live`, which starts as `None`.
     ///
     /// # Errors
     /// Those of [`UpdateRule::on_host`].

@@ -1,7 +1,8 @@
 //! The thread that makes all calls of MPI: it swaps what ranks give each other, and meanwhile hears that they are
 //! alive, fail or leave.
 //!
-//! No call of it waits inside MPI, where waiting takes a whole core. It asks, and sleeps a little longer each time.
+//! None of its calls waits inside MPI, where waiting takes a whole core. The thread asks, and sleeps a little longer
+//! each time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

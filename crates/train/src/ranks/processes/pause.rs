@@ -30,8 +30,8 @@ impl Pause {
         Self { looks: 0, longest }
     }
 
-    /// While bytes move, which stops when MPI is not called: the buffers of a connection hold about so many as a
-    /// network moves in this time.
+    /// While bytes move, which stops when MPI is not called: the buffers of a connection hold about as many as a
+    /// network moves in the longest sleep.
     pub fn while_bytes_move() -> Self {
         Self { looks: 0, longest: Duration::from_micros(100) }
     }

@@ -53,7 +53,7 @@ impl Taken {
 }
 
 impl Round {
-    /// Room for so many bytes, of the kind that this rank gives; `None`: they are no whole number of values.
+    /// Room for `bytes` bytes, of the kind that this rank gives; `None`: they are no whole number of values.
     pub fn room(&self, bytes: usize) -> Option<Taken> {
         match self.given {
             Given::Bytes(_) => Some(Taken::Bytes(vec![0; bytes])),

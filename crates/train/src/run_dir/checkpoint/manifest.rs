@@ -13,7 +13,7 @@ pub(super) const MANIFEST: &str = "manifest.json";
 /// Version of the layout. Newer ones are refused.
 const FORMAT: u32 = 2;
 
-/// The only format whose manifests have no checksum.
+/// The only format without a checksum in its manifests.
 const WITHOUT_CHECKSUM: u32 = 1;
 
 /// What stands between the fields that the checksum covers and the checksum.

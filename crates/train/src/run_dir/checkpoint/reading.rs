@@ -1,4 +1,4 @@
-//! Reading the files of a checkpoint: damage is told apart from a disk that cannot be read at the moment.
+//! Reading the files of a checkpoint: damage is distinguished from a disk that cannot be read at the moment.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -20,8 +20,8 @@ use crate::run_dir::atomic_file::write_whole_by;
 use crate::run_dir::log_points::{Damage, LogPoints, fallback_time, read_points};
 use crate::run_dir::tensorboard::events::{push_points, push_start};
 
-/// Around the seconds since 1970 in the name of an event file. TensorBoard reads the files whose names contain
-/// `tfevents`, in the order of their names.
+/// Around the seconds since 1970 in the name of an event file. TensorBoard reads the files with `tfevents` in their
+/// names, in the order of the names.
 const NAME: [&str; 2] = ["events.out.tfevents.", ".dualenc"];
 
 /// What temporary files are named after: not after the event file, since TensorBoard would read them.

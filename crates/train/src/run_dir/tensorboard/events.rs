@@ -27,7 +27,7 @@ const CONFIG: &str = "config";
 /// The tag of the hyperparameters: `SESSION_START_INFO_TAG` of the plugin.
 const HYPERPARAMETERS: &str = "_hparams_/session_start_info";
 
-/// Sections of the config whose keys are hyperparameters.
+/// Sections of the config with keys that are hyperparameters.
 const SECTIONS: [&str; 3] = ["model.", "data.", "train."];
 
 /// Appends what an event file begins with: an event that makes those of earlier files void, and the config, as text and

@@ -119,7 +119,7 @@ pub(super) fn assert_divergence_changes_nothing(device: &str, more: &[&str]) {
         let error = try_run(diverged.path(), device, &sets, Start::New, None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFinite, "{error}");
         assert!(error.to_string().contains("the state after step 6 is saved"), "{next}: {error}");
-        // The last step before that changes the weights to large ones, which a run saves if it is told to stop.
+        // The last step before that changes the weights to large ones, which a run saves if it is stopped there.
         let saved = |dir: &Path, file: &str| std::fs::read(dir.join(device).join("checkpoints/step-000006").join(file));
         run(stopped.path(), device, &[&sets[..], &["checkpoint.every_steps=6"]].concat(), Start::New, Some(6));
         for file in files {

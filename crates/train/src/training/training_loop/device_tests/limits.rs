@@ -1,4 +1,4 @@
-//! What a device does when its memory is full, and how much a training step asks of it.
+//! What a device does when its memory is full, and how many launches and transfers a training step takes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -131,7 +131,7 @@ fn step_launches_few_kernels() {
         writeln!(table, "{count:5} {kernel}").unwrap();
         table
     });
-    // The last step is queued before the one ahead of it is finished, so that nothing happens between both.
+    // The last step is queued before the previous one is finished, so that nothing happens between both.
     let mut steady = counts.steps.split_off(3);
     assert_eq!(steady.pop(), Some((0, Transfers::default())));
     eprintln!("a step of {PAIRS} pairs, 6 blocks: {steady:?}\n{table}");
