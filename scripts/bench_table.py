@@ -42,7 +42,7 @@ class Line:
 
 @dataclass
 class Peer:
-    """One peer of a row: its time and dualenc's share of it, or why it is left out."""
+    """One peer of a row: its time and dualenc's share of that time, or why the peer is left out."""
 
     row: str
     name: str

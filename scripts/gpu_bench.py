@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures dualenc and PyTorch on one GPU; run it with scripts/gpu_bench.sh, whose head documents it.
+"""Measures dualenc and PyTorch on one GPU; run it with scripts/gpu_bench.sh, and see the head of that script.
 
 Speeds of dualenc are those of a steady run of the command line: steps after a third of the run (Burn tunes kernels in
 the first ones), by the timestamps of the log. `towers` is `dualenc cache` over uncompressed images of the tower's size:

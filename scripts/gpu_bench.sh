@@ -9,7 +9,7 @@
 #
 # Rows:
 #   parity   losses of the small reference run against those on the CPU
-#   lu       training with a locked image tower whose features are cached, pairs/s
+#   lu       training with a locked image tower and cached image features, pairs/s
 #   uu       training both towers from JPEG files, pairs/s
 #   towers   forward pass of locked ViT-S/16 and ViT-B/16, images/s
 #   profile  time and launches by kernel of a training step and of a forward pass

@@ -47,7 +47,7 @@ def unit(values: np.ndarray) -> np.ndarray:
 
 
 class Towers(torch.nn.Module):
-    """A model whose images and texts are the numbers of their embeddings."""
+    """A model that takes the numbers of embeddings as images and texts."""
 
     def __init__(self, images: np.ndarray, texts: np.ndarray):
         super().__init__()

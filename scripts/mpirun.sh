@@ -20,9 +20,9 @@ EOF
 # --bind-to none: a process uses several cores, to load images if not to compute. The cores of a machine are divided
 #   among its processes.
 # btl_tcp_if_include: the network between the machines. Without it, Open MPI tries all, those of containers too.
-# odls_base_sigkill_timeout: on Ctrl-C, mpirun asks the processes to stop after so many seconds, and kills them after as
-#   many again. A step and a checkpoint have to fit. mpirun always waits for all of them. To stop sooner, send SIGTERM to
-#   one of the processes.
+# odls_base_sigkill_timeout: on Ctrl-C, mpirun asks the processes to stop after this time, in seconds, and kills them
+#   after as much again. A step and a checkpoint have to fit. mpirun always waits for all of them. To stop sooner, send
+#   SIGTERM to one of the processes.
 mpirun --hostfile "$hostfile" --bind-to none \
   --mca btl_tcp_if_include eth0 \
   --mca odls_base_sigkill_timeout 60 \

@@ -314,7 +314,7 @@ fn data_warnings_are_given_once() {
     assert_eq!((code, log.matches("several columns are named `caption`").count()), (0, 2), "{log}");
 }
 
-/// Captions that pandas wrote for a missing value are told in every form of the data.
+/// Captions that pandas wrote for a missing value are reported in every form of the data.
 #[test]
 fn null_words_are_told_in_every_form() {
     let session = session(&EIGHT, "");

@@ -10,8 +10,8 @@ use crate::support::Session;
 /// Images that the first of them is copied to.
 const COPIES: [usize; 4] = [3, 7, 8, 15];
 
-/// The golden pairs. In `same.csv`, some rows name the same file; in `copies.csv`, they name copies of it; in
-/// `other.csv`, files with another byte at the end, which decodes to the same pixels.
+/// The golden pairs. In `same.csv`, some rows name the same file; in `copies.csv`, they name copies of that file;
+/// in `other.csv`, files with another byte at the end, which decodes to the same pixels.
 fn session() -> Session {
     let session = Session::new();
     session.write_config("");

@@ -128,7 +128,7 @@ fn saved_run_without_checkpoints_is_refused() {
             assert_eq!(contents(&session.path("run")), before);
             assert_eq!(session.path("run/checkpoints").exists(), remove != "run/checkpoints");
         }
-        // As in a run of an older version, whose lock says nothing.
+        // As in a run of an older version: its lock says nothing.
         if remove == "run/checkpoints" {
             fs::write(session.path("run/run.lock"), b"").unwrap();
             (0..2).for_each(|_| drop(session.fail(2, &RESUME)));

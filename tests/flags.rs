@@ -1,4 +1,4 @@
-//! Commands that take flags in place of a config: data whose images are elsewhere, and messages that name the flags.
+//! Commands that take flags in place of a config: data with images elsewhere, and messages that name the flags.
 
 use std::fs;
 

@@ -76,7 +76,7 @@ fn split_column_is_obeyed() {
     let (said, config) = init(&session, "data/pairs.csv");
     assert!(said.contains("not used: `data/pairs.csv`, split `test`: 8 images"), "{said}");
     assert!(!at(&config, "data.validation_fraction").is_empty(), "{config}");
-    // Splits that say nothing about their use are all trained on, and told.
+    // Splits that say nothing about their use are all trained on, and reported.
     session.write("data/folds.csv", table(None).replace(",val\n", ",fold2\n").replace(",train\n", ",fold1\n"));
     let (said, config) = init(&session, "data/folds.csv");
     assert!(said.contains("the rows of all splits are used, `fold1` (16), `fold2` (4), `test` (4)"), "{said}");

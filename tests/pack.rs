@@ -12,7 +12,7 @@ use crate::support::{Session, column, goldens};
 
 const PACK: [&str; 4] = ["data", "pack", "--config", "lit.toml"];
 
-/// A session whose config trains on `data.csv`, a table of the golden images.
+/// A session with a config that trains on `data.csv`, a table of the golden images.
 fn session(more: &str) -> Session {
     let session = Session::new();
     session.write_config(more);

@@ -31,7 +31,7 @@ pub fn session() -> Session {
     session
 }
 
-/// What `dualenc train` is given: `sets`, and so many `steps` with dropout.
+/// The arguments of `dualenc train`: `sets`, and `steps` steps with dropout.
 pub fn arguments(run: &str, steps: usize, sets: &[&str]) -> Vec<String> {
     let own = [
         format!("run.dir={run}"),
@@ -125,7 +125,7 @@ fn lines(log: &Path) -> usize {
     fs::read(log).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count())
 }
 
-/// Waits until the log has so many lines. Returns whether the run is still going on.
+/// Waits until the log has `expected` lines. Returns whether the run is still going on.
 #[track_caller]
 pub fn reaches(child: &mut Child, log: &Path, expected: usize) -> bool {
     let deadline = Instant::now() + DEADLINE;

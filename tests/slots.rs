@@ -1,5 +1,5 @@
 //! `data.captions = "slots"`: several captions of an image as positives at once, trained, resumed, cached, in parts,
-//! packed, and told by the commands that look ahead.
+//! packed, and reported by the commands that look ahead.
 
 use std::fs;
 

@@ -138,7 +138,7 @@ impl Session {
         self.write(name, table.replace("images/", &format!("{}/", golden.join("images").display())));
     }
 
-    /// Compares two runs of so many `steps` to the bit: weights, optimiser and all lines of the log.
+    /// Compares two runs of `steps` steps to the bit: weights, optimiser and all lines of the log.
     #[track_caller]
     pub fn assert_same_run(&self, found: &str, expected: &str, steps: usize) {
         for file in ["model.safetensors", "optimizer.safetensors"] {

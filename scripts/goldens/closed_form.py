@@ -2,7 +2,7 @@
 
 Canonical correlation analysis as in textbooks: symmetric inverse roots of the covariances with a ridge, and the singular
 values between them. The script checks its own formula against scikit-learn's CCA, which knows no ridge, before it
-writes anything. Texts have weights, and several may belong to one image, whose row is then repeated.
+writes anything. Texts have weights, and several may belong to one image: its row is then repeated.
 """
 
 from pathlib import Path
