@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for batch in PairLoader::new(options)? {
         let batch = batch?;
         images += batch.pairs.len();
-        sum += f64::from(batch.pixels[0]);
+        sum += f64::from(batch.pixels.values_of(0..1)[0]);
     }
     let seconds = started.elapsed().as_secs_f64();
     println!("{{\"images\": {images}, \"seconds\": {seconds}, \"sum\": {sum}}}");

@@ -42,6 +42,7 @@ pub use crate::error::{DataError, DataErrorCause, ImageError};
 pub use crate::features::integers::{find_integers, read_integers};
 pub use crate::features::table::{FEATURES_TENSOR, FeatureColumn, FeatureTable};
 pub use crate::image_processor::ImageProcessor;
+pub use crate::image_processor::processed::ProcessedImages;
 pub use crate::images::augment::{Augment, View};
 pub use crate::images::decode::decode;
 pub use crate::images::decode::limits::Limits;

@@ -38,8 +38,9 @@ fn batches_follow_plan() {
         let (epoch, step_in_epoch) = plan.locate(batch.step).unwrap();
         let expected = plan.batch(epoch, step_in_epoch);
         assert_eq!(batch.pairs.iter().map(|pair| pair.caption).collect::<Vec<_>>(), expected);
-        assert_eq!(batch.pixels.len(), 8 * 3 * 16 * 16);
-        for (pair, pixels) in batch.pairs.iter().zip(batch.pixels.chunks_exact(3 * 16 * 16)) {
+        let pixels = batch.pixels.to_values();
+        assert_eq!((batch.pixels.len(), pixels.len()), (8, 8 * 3 * 16 * 16));
+        for (pair, pixels) in batch.pairs.iter().zip(pixels.chunks_exact(3 * 16 * 16)) {
             assert_eq!(pixels, load_pixels(&dataset.image(pair.image), &processor).unwrap());
         }
         assert!(batch.tokens.ids.iter().all(|ids| ids[0] == 2 && *ids.last().unwrap() == 3), "{:?}", batch.tokens);
@@ -144,12 +145,9 @@ fn replaces_unreadable_images() {
     for (cached, loaded) in cached.iter().zip(&loaded) {
         assert_eq!((&cached.pairs, &cached.tokens, &cached.skipped), (&loaded.pairs, &loaded.tokens, &loaded.skipped));
         assert_eq!(cached.contents, loaded.contents);
-        let image = loaded.pixels.len() / loaded.pairs.len();
         let pairs: Vec<usize> = (0..5).filter(|&pair| cached.pairs[pair].image % 2 == 1).collect();
         assert_eq!(cached.loaded.iter().map(|it| it.pair).collect::<Vec<_>>(), pairs);
-        let expected: Vec<f32> =
-            pairs.iter().flat_map(|&pair| loaded.pixels[pair * image..][..image].to_vec()).collect();
-        assert_eq!(cached.pixels, expected);
+        assert_eq!(cached.pixels.to_values(), loaded.pixels.values_of(pairs.into_iter()));
     }
     // Image 6 replaces 4 and 5 in the first epoch; once it is known to be cached, it is not read again.
     let found = cache.found.lock().unwrap().clone();
@@ -307,11 +305,12 @@ fn micro_batches_equal_step() {
         for step in &whole {
             for pass in 0..if two_passes && step.pairs.len() > 4 { 2 } else { 1 } {
                 let mut joined = Batch { step: step.step, epoch: step.epoch, view: step.view, ..Batch::default() };
+                let mut pixels = Vec::new();
                 for n in 0.. {
                     let part = parts.next().unwrap();
                     assert_eq!((part.step, part.part), (step.step, n));
                     joined.pairs.extend(part.pairs);
-                    joined.pixels.extend(part.pixels);
+                    pixels.extend(part.pixels.into_values());
                     joined.skipped.extend(part.skipped);
                     part.tokens.ids.into_iter().zip(part.tokens.type_ids).for_each(|(ids, type_ids)| {
                         joined.tokens.ids.push(ids);
@@ -322,7 +321,7 @@ fn micro_batches_equal_step() {
                     }
                 }
                 assert_eq!(joined.pairs, step.pairs);
-                assert_eq!(joined.pixels, step.pixels);
+                assert_eq!(pixels, step.pixels.to_values());
                 assert_eq!(joined.tokens, step.tokens);
                 // Reported once.
                 let skipped = if pass == 0 { step.skipped.as_slice() } else { &[] };

@@ -9,6 +9,7 @@
 //! - `open_clip`: the `open_clip_config.json` of open_clip
 //! - `json_reader`: typed values of those files, with errors that name the key
 //! - `defaults`: what each processor type and tower type assumes
+//! - `processed`: processed images, as they wait for a tower
 //! - `export`: the steps as a `preprocessor_config.json`
 
 mod config_files;
@@ -17,14 +18,17 @@ mod export;
 mod hf_config;
 mod json_reader;
 mod open_clip;
+pub(crate) mod processed;
 mod steps;
 mod timm;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::error::DataError;
+use crate::image_processor::processed::{ByteValues, ProcessedImages};
 use crate::image_processor::steps::{Description, Order, Steps};
 use crate::images::augment::View;
 use crate::images::decode::limits::Limits;
@@ -40,7 +44,7 @@ use crate::images::rgb_image::RgbImage;
 pub struct ImageProcessor {
     description: Description,
     /// The value of each byte in each channel: after all steps, or with [`Order::RescaleFirst`] after rescaling.
-    values: Box<[[f32; 256]; 3]>,
+    values: Arc<ByteValues>,
     /// Which images are refused; it affects no output.
     limits: Limits,
     /// Whether large JPEGs are reduced while they are decoded.
@@ -99,7 +103,7 @@ impl ImageProcessor {
                 *value = description.steps.value(byte as u8, channel);
             }
         }
-        Self { description, values, limits: Limits::default(), fast_decode: false }
+        Self { description, values: values.into(), limits: Limits::default(), fast_decode: false }
     }
 
     fn steps(&self) -> &Steps {
@@ -178,14 +182,19 @@ impl ImageProcessor {
     /// Processes one image to `[3, height, width]`, flat.
     #[must_use]
     pub fn process(&self, image: &RgbImage) -> Vec<f32> {
-        self.process_decoded(image, None, None)
+        self.process_decoded(image, None, None).into_values()
     }
 
-    /// Processes an image or one of its views to `[3, height, width]`, flat. `whole`: the image before it was reduced.
-    pub(crate) fn process_decoded(&self, image: &RgbImage, whole: Option<Whole>, view: Option<View>) -> Vec<f32> {
+    /// Processes an image or one of its views. `whole`: the image before it was reduced.
+    pub(crate) fn process_decoded(
+        &self,
+        image: &RgbImage,
+        whole: Option<Whole>,
+        view: Option<View>,
+    ) -> ProcessedImages {
         match (view, self.steps().order) {
             (Some(view), _) => self.process_view_of(image, whole, view),
-            (None, Order::ResizeBytes) => self.values_of(&self.framed(image, whole)),
+            (None, Order::ResizeBytes) => self.padded(self.framed(image, whole)),
             (None, Order::RescaleFirst) => self.process_rescaled(image),
         }
     }
@@ -195,10 +204,10 @@ impl ImageProcessor {
     /// where the processor rescales first.
     #[must_use]
     pub fn process_view(&self, image: &RgbImage, view: View) -> Vec<f32> {
-        self.process_view_of(image, None, view)
+        self.process_view_of(image, None, view).into_values()
     }
 
-    fn process_view_of(&self, image: &RgbImage, whole: Option<Whole>, mut view: View) -> Vec<f32> {
+    fn process_view_of(&self, image: &RgbImage, whole: Option<Whole>, mut view: View) -> ProcessedImages {
         let cropped = view.crop(image);
         if self.steps().order == Order::RescaleFirst {
             let mut image = cropped.unwrap_or_else(|| image.clone());
@@ -214,7 +223,7 @@ impl ImageProcessor {
             None => self.framed(image, whole),
         };
         view.alter(&mut frame.content);
-        self.values_of(&frame)
+        self.padded(frame)
     }
 
     /// Resizes and crops. Pixels outside the crop are never computed. An image that was reduced is resized as a box, so
@@ -234,33 +243,24 @@ impl ImageProcessor {
         Frame { content, rows, columns, fill }
     }
 
-    /// Pads, rescales and normalises to `[3, height, width]`, flat.
-    fn values_of(&self, frame: &Frame) -> Vec<f32> {
-        let (out_height, out_width) = self.output_size();
+    /// Pads, as the reference does before it rescales and normalises.
+    fn padded(&self, frame: Frame) -> ProcessedImages {
+        let (height, width) = self.output_size();
         let Frame { content, rows, columns, fill } = frame;
-        let plane = out_height as usize * out_width as usize;
-        let mut out = Vec::with_capacity(plane * 3);
-        let pixels = content.data.as_chunks::<3>().0;
-        for (channel, values) in self.values.iter().enumerate() {
-            if columns.len == out_width && rows.len == out_height {
-                out.extend(pixels.iter().map(|pixel| values[usize::from(pixel[channel])]));
-                continue;
-            }
-            // The reference pads before it rescales and normalises.
-            out.resize(plane * (channel + 1), values[usize::from(fill[channel])]);
-            let padded = &mut out[plane * channel..];
-            for (row, pixels) in pixels.chunks_exact((columns.len as usize).max(1)).enumerate() {
-                let start = (row + rows.pad as usize) * out_width as usize + columns.pad as usize;
-                for (value, pixel) in padded[start..].iter_mut().zip(pixels) {
-                    *value = values[usize::from(pixel[channel])];
-                }
-            }
+        if columns.len == width && rows.len == height {
+            return ProcessedImages::from_bytes(content, &self.values);
         }
-        out
+        let row_bytes = width as usize * 3;
+        let mut data = fill.repeat(height as usize * width as usize);
+        let inner = data.chunks_exact_mut(row_bytes.max(1)).skip(rows.pad as usize);
+        for (row, pixels) in inner.zip(content.data.chunks_exact((columns.len as usize * 3).max(1))) {
+            row[columns.pad as usize * 3..][..pixels.len()].copy_from_slice(pixels);
+        }
+        ProcessedImages::from_bytes(RgbImage { width, height, data }, &self.values)
     }
 
     /// Processes as [`Order::RescaleFirst`] says.
-    fn process_rescaled(&self, image: &RgbImage) -> Vec<f32> {
+    fn process_rescaled(&self, image: &RgbImage) -> ProcessedImages {
         let (height, width) = self.output_size();
         let mut out = resize_float(image, &self.values, width, height, self.steps().filter);
         if let Some((mean, std)) = self.steps().normalize {
@@ -269,7 +269,18 @@ impl ImageProcessor {
                 plane.iter_mut().for_each(|value| *value = (*value - mean) / std);
             }
         }
-        out
+        ProcessedImages::from_values(out)
+    }
+
+    /// Bytes of a processed image while it waits for a tower.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        let (height, width) = self.output_size();
+        let value = match self.steps().order {
+            Order::ResizeBytes => size_of::<u8>(),
+            Order::RescaleFirst => size_of::<f32>(),
+        };
+        3 * height as usize * width as usize * value
     }
 
     /// A hash of everything that affects the output, for the key of a feature cache on disk. It is the same in each

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::dataset::Pair;
+use crate::image_processor::processed::ProcessedImages;
 use crate::loader::feature_lookup::{ContentHash, ContentId};
 use crate::skipped::Skipped;
 use crate::text::token_batch::TokenBatch;
@@ -26,8 +27,8 @@ pub struct Batch {
     pub captions: Vec<usize>,
     /// The content of the image of each pair. Files with equal bytes have equal numbers, whatever their names.
     pub contents: Vec<ContentId>,
-    /// `[loaded, 3, height, width]`, flat.
-    pub pixels: Vec<f32>,
+    /// The images of [`Batch::loaded`].
+    pub pixels: ProcessedImages,
     /// The pairs that have pixels, in order: all except those with cached features.
     pub loaded: Vec<LoadedImage>,
     /// Tokens of the captions, `[pairs, slots]` sequences.

@@ -2,6 +2,7 @@
 
 use crate::error::DataError;
 use crate::image_processor::ImageProcessor;
+use crate::image_processor::processed::ProcessedImages;
 use crate::images::augment::View;
 use crate::images::decode::decode_held;
 use crate::images::location::ImageRef;
@@ -19,10 +20,10 @@ pub fn load_pixels(image: &ImageRef, processor: &ImageProcessor) -> Result<Vec<f
 /// # Errors
 /// [`DataError::Image`] if it cannot be read or decoded.
 pub fn load_view(image: &ImageRef, processor: &ImageProcessor, view: Option<View>) -> Result<Vec<f32>, DataError> {
-    decode_view(&image.read()?, image, processor, view)
+    Ok(decode_view(&image.read()?, image, processor, view)?.into_values())
 }
 
-/// Like [`load_view`], for an image that was already read to `bytes`; `image` names it in errors.
+/// Like [`load_view`], for an image that was already read to `bytes`, as it waits for a tower. `image` names it in errors.
 ///
 /// # Errors
 /// [`DataError::Image`] if it cannot be decoded.
@@ -31,7 +32,7 @@ pub fn decode_view(
     image: &ImageRef,
     processor: &ImageProcessor,
     view: Option<View>,
-) -> Result<Vec<f32>, DataError> {
+) -> Result<ProcessedImages, DataError> {
     let may_reduce = |whole, reduced| processor.may_reduce(whole, reduced, view.as_ref());
     let held = decode_held(bytes, processor.limits(), &may_reduce).map_err(|source| image.fail(source))?;
     Ok(processor.process_decoded(&held.image, held.whole, view))

@@ -56,8 +56,8 @@ const QUEUE_PER_WORKER: usize = 8;
 /// Batches that are ready beside the one in use.
 const BATCHES_AHEAD: usize = 1;
 
-/// Bytes of pixels that wait, both in samples for a batch and in batches for the consumer: 445 images of 224 x 224
-/// pixels each.
+/// Bytes of pixels that wait, both in samples for a batch and in batches for the consumer: 1783 images of 224 x 224
+/// pixels each, a byte for each value.
 const PREFETCH_BYTES: usize = 256 << 20;
 
 /// How long an image loads before it counts as stalled. It takes milliseconds from a healthy disk, and about 5 seconds
@@ -229,22 +229,16 @@ impl Drop for PairLoader {
     }
 }
 
-/// Bytes of the pixels of one image.
-fn image_bytes(options: &LoaderOptions) -> usize {
-    let (height, width) = options.processor.output_size();
-    3 * size_of::<f32>() * height as usize * width as usize
-}
-
 /// Samples that are loaded ahead: fewer of large images, but one for each worker.
 fn queue_len(options: &LoaderOptions) -> usize {
     let workers = options.workers.max(1);
-    (PREFETCH_BYTES / image_bytes(options).max(1)).clamp(workers, workers * QUEUE_PER_WORKER)
+    (PREFETCH_BYTES / options.processor.waiting_bytes().max(1)).clamp(workers, workers * QUEUE_PER_WORKER)
 }
 
 /// Batches that wait for the consumer, beside the one that is being collated: none if one is large.
 fn batches_ahead(options: &LoaderOptions) -> usize {
     let size = options.micro_batches.size.map_or(usize::MAX, |size| size.get()).min(options.plan.batch_size);
-    if size.saturating_mul(image_bytes(options)) > PREFETCH_BYTES { 0 } else { BATCHES_AHEAD }
+    if size.saturating_mul(options.processor.waiting_bytes()) > PREFETCH_BYTES { 0 } else { BATCHES_AHEAD }
 }
 
 /// Loads the samples on worker threads and collates them to batches, in order, until it is cancelled.
@@ -285,11 +279,8 @@ fn collate(
                 }
             }
             if let Image::Pixels { content, pixels } = sample.image {
-                if batch.pixels.is_empty() {
-                    batch.pixels.reserve_exact(pixels.len() * (batch_size - batch.pairs.len()));
-                }
                 batch.loaded.push(LoadedImage { pair: batch.pairs.len(), content });
-                batch.pixels.extend_from_slice(&pixels);
+                batch.pixels.append(pixels, batch_size - batch.pairs.len());
             }
             batch.pairs.push(sample.pair);
             batch.captions.push(sample.pair.caption);

@@ -2,6 +2,7 @@
 
 use crate::dataset::Pair;
 use crate::error::DataError;
+use crate::image_processor::processed::ProcessedImages;
 use crate::loader::feature_lookup::{ContentHash, ContentId, content_id};
 use crate::loader::in_progress::InProgress;
 use crate::loader::jobs::Job;
@@ -30,7 +31,7 @@ pub(crate) enum Image {
     /// Its features are cached.
     Cached,
     /// It was decoded. `content` is the hash to cache its features under.
-    Pixels { content: Option<ContentHash>, pixels: Vec<f32> },
+    Pixels { content: Option<ContentHash>, pixels: ProcessedImages },
 }
 
 /// Loads the pair of a job, or the first readable one after it in data-set order.

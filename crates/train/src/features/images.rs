@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_data::{
-    Batch, ContentHash, DataError, FeatureLookup, ImageError, ImageProcessor, ImageRef, Skipped, decode_view,
-    ordered_map,
+    Batch, ContentHash, DataError, FeatureLookup, ImageError, ImageProcessor, ImageRef, ProcessedImages, Skipped,
+    decode_view, ordered_map,
 };
 use dualenc_kernels::upload;
 use dualenc_model::{Dropout, ImageTower, Tower, parameters};
@@ -152,17 +152,13 @@ impl ImageFeatures {
             return self.select(set, &images, batch.view);
         }
         let image_of = |loaded: usize| batch.pairs[batch.loaded[loaded].pair].image;
-        let image_values = self.image_values();
-        if batch.pixels.len() != batch.loaded.len() * image_values {
-            return Err(TrainError::Internal(format!(
-                "{} pixel values for {} images of {image_values}",
-                batch.pixels.len(),
-                batch.loaded.len()
-            )));
+        let (images, loaded) = (batch.pixels.len(), batch.loaded.len());
+        if images != loaded {
+            return Err(TrainError::Internal(format!("pixels of {images} images for {loaded} that were loaded")));
         }
-        let pixels_of = |loaded: usize| &batch.pixels[loaded * image_values..][..image_values];
         if !self.is_on_disk {
-            let features = self.forward(batch.loaded.len(), pixels_of)?;
+            let every: Vec<usize> = (0..loaded).collect();
+            let features = self.forward(&batch.pixels, &every)?;
             self.check(&features, |row| set.reference(image_of(row)).key())?;
             return Ok(self.tensor(features));
         }
@@ -182,9 +178,9 @@ impl ImageFeatures {
             }
         }
         if !new.is_empty() {
-            let features = self.forward(new.len(), |at| pixels_of(new[at].1))?;
-            self.check(&features, |row| set.reference(image_of(new[row].1)).key())?;
-            let contents: Vec<ContentHash> = new.iter().map(|(content, _)| *content).collect();
+            let (contents, places): (Vec<ContentHash>, Vec<usize>) = new.into_iter().unzip();
+            let features = self.forward(&batch.pixels, &places)?;
+            self.check(&features, |row| set.reference(image_of(places[row])).key())?;
             let inserted = self.store.insert(&contents, &features)?;
             rows.extend(contents.into_iter().zip(inserted.into_iter().map(Some)));
         }
@@ -364,7 +360,7 @@ impl ImageFeatures {
         let bytes = reference.read()?;
         let name = set.views().stored_as(image, view, blake3::hash(&bytes).as_bytes());
         let pixels = decode_view(&bytes, &reference, &self.processor, set.views().of(image, view))?;
-        let features = self.forward(1, |_| &pixels)?;
+        let features = self.forward(&pixels, &[0])?;
         self.check(&features, |_| reference.key())?;
         let rows = self.store.insert(&[name], &features)?;
         set.set_row(image, view, rows[0]);
@@ -377,20 +373,15 @@ impl ImageFeatures {
         check_outputs(Tower::Image, self.compute.locked_precision, features, self.tower.width(), input)
     }
 
-    /// Pooled outputs, shape `[images, width]`, flat. `pixels_of`: the pixels of an image by its number, shape
-    /// `[3, height, width]`, flat.
-    fn forward<'a>(
-        &self,
-        images: usize,
-        pixels_of: impl Fn(usize) -> &'a [f32] + Sync,
-    ) -> Result<Vec<f32>, TrainError> {
+    /// Pooled outputs of the images of `pixels` with these numbers, shape `[images, width]`, flat.
+    fn forward(&self, pixels: &ProcessedImages, numbers: &[usize]) -> Result<Vec<f32>, TrainError> {
+        let images = numbers.len();
         // Too few images for a full chunk on every core are spread evenly.
         let even = if self.compute.on_host { images.div_ceil(self.compute.threads.max(1)) } else { images };
         let size = even.clamp(1, self.chunk_images());
         let chunks: Vec<_> = (0..images).step_by(size).map(|start| start..(start + size).min(images)).collect();
         forward_chunks(&chunks, self.tower.width(), &self.compute, |chunk| {
-            let pixels: Vec<&[f32]> = chunk.map(&pixels_of).collect();
-            let block = Pixels::new(pixels.concat(), self.pixel_format());
+            let block = Pixels::new(pixels.values_of(numbers[chunk].iter().copied()), self.pixel_format());
             self.start(vec![block]).read(self)
         })
     }
@@ -473,7 +464,7 @@ fn load(
     };
     let Err(content) = set.find(image, view, blake3::hash(&bytes).as_bytes()) else { return Ok(Loaded::Cached) };
     match decode_view(&bytes, &reference, processor, set.views().of(image, view)) {
-        Ok(pixels) => Ok(Loaded::Pixels(content, Pixels::new(pixels, format))),
+        Ok(pixels) => Ok(Loaded::Pixels(content, Pixels::new(pixels.into_values(), format))),
         Err(DataError::Image { source, .. }) => bad(&source),
         Err(error) => Err(error),
     }

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use dualenc_data::ProcessedImages;
+
 use crate::error::{ErrorKind, TrainError};
 use crate::events::{Event, Observer};
 use crate::optim::param_groups::LearningRate;
@@ -24,7 +26,7 @@ impl Run {
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let Computed { mut batch, gradients, scalars } = computed;
-        batch.pixels = Vec::new();
+        batch.pixels = ProcessedImages::default();
         let (clip, mut numbers) = self.learner.clip(scalars)?;
         if !self.ranks.is_alone() {
             let outcome = numbers.wait()?.of_all_ranks(batch.step, &*self.ranks, self.compute.on_host)?;

@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{FloatDType, Tensor, TensorData};
-use dualenc_data::{Batch, mix};
+use dualenc_data::{Batch, ProcessedImages, mix};
 use dualenc_kernels::{PendingRead, joined, upload};
 use dualenc_model::{DeviceFailure, Dropout, DualEncoder, ModelError, TokenSequences};
 
@@ -110,7 +110,7 @@ pub(crate) fn forward_backward(context: &StepContext<'_>, mut batch: Batch) -> R
     let locked = context.locked.of_batch(&batch)?.blended(context.mixing(&batch).as_ref());
     if locked.image.is_some() || locked.image_states.is_some() {
         // Nothing reads them any more, and a step needs most memory later.
-        batch.pixels = Vec::new();
+        batch.pixels = ProcessedImages::default();
     }
     let features = context.features(context.model, &locked, &batch)?;
     let loss = context.loss(&batch, &locked, [features.image, features.text])?;
@@ -326,6 +326,6 @@ impl StepContext<'_> {
     pub(crate) fn pixels(&self, batch: &Batch) -> Tensor<4> {
         let [height, width] = self.image_size();
         let shape = [batch.pairs.len(), 3, height, width];
-        upload(TensorData::new(batch.pixels.clone(), shape), &self.compute.device)
+        upload(TensorData::new(batch.pixels.to_values(), shape), &self.compute.device)
     }
 }

@@ -229,9 +229,7 @@ fn memory_plan(run: &Run, stages: &[MeasuredStage], loaded: Option<u64>) -> Resu
     };
     let [_, large] = largest.probes;
     let per_pair = memory::slope(largest.probes);
-    let (height, width) = run.data.processor.output_size();
-    let pixels =
-        if largest.loaded_per_step > 0.0 { 3.0 * f64::from(height) * f64::from(width) * VALUE as f64 } else { 0.0 };
+    let pixels = if largest.loaded_per_step > 0.0 { run.data.processor.waiting_bytes() as f64 } else { 0.0 };
     let available = host::available().filter(|_| run.compute.on_host);
     let pairs = run.data.dataset.num_pairs(run.config.data.captions);
     let whole = run.config.train.batch_size;

@@ -88,12 +88,11 @@ fn probe(context: &StepContext<'_>, batch: &Batch) -> Result<Probe, TrainError> 
 pub(super) fn head(batch: &Batch, pairs: usize) -> Batch {
     let all = batch.pairs.len();
     let pairs = pairs.max(2).min(all);
-    let image_values = batch.pixels.len() / batch.loaded.len().max(1);
     let texts = pairs * batch.slots();
     let loaded = batch.loaded.iter().filter(|loaded| loaded.pair < pairs).copied().collect::<Vec<_>>();
     Batch {
         pairs: batch.pairs[..pairs].to_vec(),
-        pixels: batch.pixels[..loaded.len() * image_values].to_vec(),
+        pixels: batch.pixels.first(loaded.len()),
         loaded,
         tokens: TokenBatch {
             ids: batch.tokens.ids[..texts].to_vec(),

@@ -343,7 +343,7 @@ fn load(
 ) -> Result<Result<(ContentHash, Vec<f32>), Skipped>, TrainError> {
     let read = || {
         let bytes = pair.image.read()?;
-        let pixels = decode_view(&bytes, &pair.image, processor, None)?;
+        let pixels = decode_view(&bytes, &pair.image, processor, None)?.into_values();
         Ok((*blake3::hash(&bytes).as_bytes(), pixels))
     };
     match read() {

@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use burn::tensor::Tensor;
-use dualenc_data::{Batch, DataError, TokenBatch};
+use dualenc_data::{Batch, DataError, ProcessedImages, TokenBatch};
 use dualenc_model::parameters;
 
 use crate::error::TrainError;
@@ -61,7 +61,7 @@ pub(crate) fn forward_backward(
             forward(&locked, &parts[at])?;
         }
         outputs.push(locked.without_states());
-        parts[at].pixels = Vec::new();
+        parts[at].pixels = ProcessedImages::default();
         if parts[at].is_last_of_pass {
             break;
         }
