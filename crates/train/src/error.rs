@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Change, ConfigError};
 use crate::models::hub::error::HubError;
-use crate::run_dir::checkpoint::manifest::PairCounts;
+use crate::run_dir::checkpoint::pair_counts::PairCounts;
 
 /// An error of this crate. Each message says what to do next.
 #[derive(Debug, thiserror::Error)]

@@ -23,7 +23,8 @@ pub fn load_view(image: &ImageRef, processor: &ImageProcessor, view: Option<View
     Ok(decode_view(&image.read()?, image, processor, view)?.into_values())
 }
 
-/// Like [`load_view`], for an image that was already read to `bytes`, as it waits for a tower. `image` names it in errors.
+/// Like [`load_view`], for an image that was already read to `bytes`, as it waits for a tower; `image` names it in
+/// errors.
 ///
 /// # Errors
 /// [`DataError::Image`] if it cannot be decoded.

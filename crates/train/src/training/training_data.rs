@@ -14,7 +14,7 @@ use crate::config::RunConfig;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::loss::contrastive::PairIds;
-use crate::run_dir::checkpoint::manifest::PairCounts;
+use crate::run_dir::checkpoint::pair_counts::PairCounts;
 use crate::training::locked_inputs::LockedInputs;
 
 /// Captions that a run remembers the number of, in 8 bytes each. Those of later captions are computed each time, in a

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use dualenc_data::{Skipped, counted};
+use dualenc_data::Skipped;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::run_dir::checkpoint::pair_counts::PairCounts;
 
 pub(super) const MANIFEST: &str = "manifest.json";
 
@@ -54,28 +55,6 @@ pub struct Progress {
     /// Whether `dualenc fit` saved it: what it holds was fitted in closed form, and no step is to follow.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_fit: bool,
-}
-
-/// Size of the training data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PairCounts {
-    pub images: usize,
-    pub captions: usize,
-}
-
-impl PairCounts {
-    /// What a user can see of a change of the data from `before`.
-    pub(crate) fn change_from(self, before: Option<Self>) -> String {
-        let shown = |of: Self| format!("{} with {}", counted(of.images, "image"), counted(of.captions, "caption"));
-        match before {
-            Some(before) if before == self => format!(
-                "there are {} as before, but a path, a caption, their order, a weight or the length of a file differs",
-                shown(self)
-            ),
-            Some(before) => format!("there were {}, and there are {} now", shown(before), shown(self)),
-            None => format!("there are {} now", shown(self)),
-        }
-    }
 }
 
 /// The contents of `manifest.json`.

@@ -10,6 +10,7 @@
 //! - this file: the types, saving and loading
 //! - `finite`: values that are NaN or infinite
 //! - `manifest`: the file that lists the others
+//! - `pair_counts`: how many pairs a run trains on
 //! - `reading`: verified reading of each file
 //! - `retention`: which checkpoints stay on the disk, and deleting the others
 //! - `tensors`: tensors as bytes of a safetensors file
@@ -17,6 +18,7 @@
 
 pub(crate) mod finite;
 pub(crate) mod manifest;
+pub(crate) mod pair_counts;
 mod reading;
 pub(crate) mod retention;
 pub(crate) mod tensors;
