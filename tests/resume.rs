@@ -1,6 +1,6 @@
 //! A run that is killed and resumed ends with the same bits as one that never stops, including dropout and data order.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -107,22 +107,50 @@ fn signal_saves_and_sets_exit_code() {
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let run = format!("run.dir={signal}");
         let child = session.command(&arguments(&run, "model.lock=UU")).stderr(Stdio::piped()).spawn().unwrap();
-        // The first metrics show that the signal will arrive in the training loop.
-        let metrics = session.path(signal).join("metrics.jsonl");
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while std::fs::metadata(&metrics).map_or(0, |file| file.len()) < 400 {
-            assert!(Instant::now() < deadline, "no step within a minute");
-            sleep(Duration::from_millis(2));
-        }
-        let kill =
-            std::process::Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
-        assert!(kill.success());
+        signal_a_step(&session, signal, child.id(), signal);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
         let text = stderr(&output);
         assert!(text.contains("use `--resume` to continue"), "{text}");
         session.succeed(&arguments(&run, "model.lock=UU"));
         assert_same_end(&session, signal, "whole");
+    }
+}
+
+/// Sends `signal` to a process that trains in `run`.
+fn signal_a_step(session: &Session, run: &str, process: u32, signal: &str) {
+    // The first metrics show that the signal will arrive in the training loop.
+    let metrics = session.path(run).join("metrics.jsonl");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while std::fs::metadata(&metrics).map_or(0, |file| file.len()) < 400 {
+        assert!(Instant::now() < deadline, "no step within a minute");
+        sleep(Duration::from_millis(2));
+    }
+    let kill = Command::new("kill").args([format!("-{signal}"), process.to_string()]).status().unwrap();
+    assert!(kill.success());
+}
+
+/// A closed terminal ends a run as SIGTERM does, unless `nohup` has its signal ignored.
+#[test]
+#[cfg(target_os = "linux")]
+fn hangup_saves_unless_it_is_ignored() {
+    let session = session();
+    session.succeed(&arguments("run.dir=whole", "model.lock=UU"));
+    for (disposition, run, code) in [("--default-signal=HUP", "ended", 129), ("--ignore-signal=HUP", "kept", 0)] {
+        let set = format!("run.dir={run}");
+        let command = session.command(&arguments(&set, "model.lock=UU"));
+        let mut wrapped = Command::new("env");
+        wrapped.arg(disposition).arg(command.get_program()).args(command.get_args());
+        wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        wrapped.current_dir(command.get_current_dir().unwrap()).stdout(Stdio::null());
+        let child = wrapped.stderr(Stdio::piped()).spawn().unwrap();
+        signal_a_step(&session, run, child.id(), "HUP");
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        if code != 0 {
+            session.succeed(&arguments(&set, "model.lock=UU"));
+        }
+        assert_same_end(&session, run, "whole");
     }
 }
 

@@ -156,7 +156,37 @@ fn changed_towers_are_refused() {
     let mut other: Value = serde_json::from_str(&text).unwrap();
     other["text_config"]["num_hidden_layers"] = 1.into();
     fs::write(&config, other.to_string()).unwrap();
-    assert_refused(&session, &["model.lock=LU"], &["text_tower."]);
+    assert_refused(&session, &["model.lock=LU"], &["the text tower (`config.json`) is not the one"]);
+}
+
+#[test]
+fn changed_files_of_towers_are_refused() {
+    let session = session("");
+    session.succeed(&arguments(&["train.epochs=2"]));
+    session.write("texts.txt", "a red circle\n");
+    let embed = ["embed", "--model", "run", "--texts", "texts.txt", "--out", "texts.safetensors"];
+    type Edit<'a> = &'a dyn Fn(&mut Value);
+    let cases: [(&str, Edit<'_>, &str); 4] = [
+        ("processor_config.json", &|it| it["image_processor"]["image_mean"][0] = 0.25.into(), "the image processing"),
+        ("tokenizer.json", &|it| it["normalizer"]["lowercase"] = false.into(), "the tokenizer (`tokenizer.json`"),
+        ("config.json", &|it| it["vision_config"]["hidden_act"] = "relu".into(), "the image tower (`config.json`)"),
+        ("config.json", &|it| it["text_config"]["layer_norm_eps"] = 0.5.into(), "the text tower (`config.json`)"),
+    ];
+    for (name, edit, what) in cases {
+        let file = session.path(&format!("init/{name}"));
+        let intact = fs::read(&file).unwrap();
+        let mut changed: Value = serde_json::from_slice(&intact).unwrap();
+        edit(&mut changed);
+        assert_ne!(changed, serde_json::from_slice::<Value>(&intact).unwrap(), "{name}");
+        fs::write(&file, changed.to_string()).unwrap();
+        let parts = [what, "is not the one that the checkpoint", "restore the files in the tower directories"];
+        assert_refused(&session, &["train.epochs=2"], &parts);
+        let text = session.fail(2, &embed);
+        assert!(text.contains(what) && !session.path("texts.safetensors").exists(), "{text}");
+        fs::write(&file, &intact).unwrap();
+    }
+    session.succeed(&embed);
+    session.succeed(&arguments(&["train.epochs=2"]));
 }
 
 /// Rewrites a file of a checkpoint and its manifest, in the form of format 1.

@@ -41,7 +41,7 @@ Exit codes:
   1    the run failed
   2    bad usage, config or data
   3    loss or gradient not finite
-  130  stopped by SIGINT, after saving what training needs (143: SIGTERM)
+  130  stopped by SIGINT, after saving what training needs (143: SIGTERM, 129: SIGHUP)
 
 Results go to stdout, everything else to stderr.";
 

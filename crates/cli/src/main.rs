@@ -7,7 +7,7 @@
 //! - `commands`: one file per command, with its options.
 //! - `report`: progress, metrics and errors for people and for machines.
 //! - `exit`: exit codes.
-//! - `signals`: SIGINT and SIGTERM.
+//! - `signals`: SIGINT, SIGTERM and SIGHUP.
 
 mod args;
 mod cli;

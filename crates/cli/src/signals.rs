@@ -1,11 +1,11 @@
-//! SIGINT and SIGTERM.
+//! SIGINT, SIGTERM and SIGHUP.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dualenc_train::{Event, Observer, StopFlag};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::report::notice;
 
@@ -16,7 +16,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// its group.
 const SAME: Duration = Duration::from_secs(1);
 
-/// What the next signal does: it ends the process at once, with 130 or 143, until work begins that must be stopped in
+/// What the next signal does: it ends the process at once, with 128 and its number, until work begins that must be stopped in
 /// an orderly way.
 pub struct Signals {
     stop: StopFlag,
@@ -31,7 +31,8 @@ impl Signals {
     /// Ends the process at the first signal. For work that writes nothing, such as loading a model.
     pub fn end_at_once() -> anyhow::Result<Self> {
         let (stop, mut ends_at_once) = (StopFlag::default(), Vec::new());
-        for (signal, exit_code) in [(SIGINT, 130), (SIGTERM, 143)] {
+        let all = [SIGINT, SIGTERM].into_iter().chain(is_hangup_heard().then_some(SIGHUP));
+        for (signal, exit_code) in all.map(|signal| (signal, 128 + signal)) {
             let at_once = Arc::new(AtomicBool::new(true));
             signal_hook::flag::register_conditional_shutdown(signal, exit_code, Arc::clone(&at_once))?;
             signal_hook::flag::register_usize(signal, stop.shared(), usize::try_from(signal)?)?;
@@ -104,6 +105,17 @@ impl Observer for BeginWork<'_> {
         }
         self.observer.on(event);
     }
+}
+
+/// Whether the end of the terminal or of the connection ends this process: not under `nohup`, which has SIGHUP ignored.
+/// A handler would undo that. Only Linux says without `unsafe` code which signals are ignored.
+fn is_hangup_heard() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status");
+    let ignored = status.ok().and_then(|text| {
+        let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    ignored.is_some_and(|mask| mask & (1 << (SIGHUP - 1)) == 0)
 }
 
 /// Turns the signal of a file that grows beyond a limit into an error of the write, which names the file.

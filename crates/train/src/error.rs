@@ -157,6 +157,17 @@ pub enum TrainError {
         /// Directory of the checkpoint.
         checkpoint: PathBuf,
     },
+    /// A tower computes otherwise than that of the checkpoint, or reads other inputs.
+    #[error(
+        "the {what} is not the one that the checkpoint `{checkpoint}` was trained with: restore the files in the tower \
+         directories"
+    )]
+    TowersChanged {
+        /// What differs, with the files that say it.
+        what: &'static str,
+        /// Directory of the checkpoint.
+        checkpoint: PathBuf,
+    },
     /// The teacher differs from that of the checkpoint.
     #[error(
         "the teacher `{teacher}` is not the one that the checkpoint `{checkpoint}` was trained with: its weights, its \
@@ -342,6 +353,7 @@ impl TrainError {
             | Self::ConfigChanged(_)
             | Self::DataChanged { .. }
             | Self::LockedChanged { .. }
+            | Self::TowersChanged { .. }
             | Self::TeacherChanged { .. }
             | Self::Checkpoint { .. }
             | Self::NoValidCheckpoint { .. }

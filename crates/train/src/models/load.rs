@@ -23,6 +23,7 @@ use crate::models::text_prompt::{
     asked_prompt, pools_without_prompt, prompt_of, recorded_prompt, unused_default_prompt,
 };
 use crate::run_dir::best::best_of_run;
+use crate::run_dir::checkpoint::tower_forms::TowerForms;
 use crate::run_dir::checkpoint::{self, Checkpoint};
 use crate::run_dir::layout::checkpoints_of;
 
@@ -166,7 +167,8 @@ impl LoadedModel {
     /// The model of a checkpoint: the towers of its run with the saved parameters, averaged if the run averages them.
     ///
     /// # Errors
-    /// As for [`LoadedModel::from_config`]; [`TrainError::LockedChanged`] when the locked parameters have changed;
+    /// As for [`LoadedModel::from_config`]; [`TrainError::TowersChanged`] or [`TrainError::LockedChanged`] when towers,
+    /// what they read, or the locked parameters have changed;
     /// [`TrainError::Model`] when the saved tensors do not fit.
     pub fn from_checkpoint(
         checkpoint: Checkpoint,
@@ -186,6 +188,7 @@ impl LoadedModel {
         let chain = extended(chain, &checkpoint.path)?;
         let config = checkpoint.run_config()?;
         let mut loaded = Self::from_config_of(&config, &chain, compute, &mut WarningsOnly(observer))?;
+        checkpoint.refuse_other_towers(&loaded.tower_forms())?;
         loaded.verify_locked(&checkpoint)?;
         loaded.model = parameters::restore(loaded.model, parameters::ParamFilter::Trainable, checkpoint.weights())?;
         loaded.step = Some(checkpoint.progress.step);
@@ -215,6 +218,11 @@ impl LoadedModel {
         } else {
             Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() })
         }
+    }
+
+    /// What determines the outputs beside the weights.
+    pub(crate) fn tower_forms(&self) -> TowerForms {
+        TowerForms::of(&self.model, &self.tokenizer, &self.processor)
     }
 
     fn from_built(

@@ -101,7 +101,9 @@ impl Run {
             Some(config) => config,
             None => settled(config)?.with_parts(ranks.ranks()),
         };
-        let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
+        let loaded = LoadedModel::from_config(config, &compute, observer)?;
+        let tower_forms = loaded.tower_forms();
+        let LoadedModel { model, tokenizer, processor, .. } = loaded;
         warn_of_convolutions(&model, &compute, observer);
         check_dataset(&dataset, &model, "the training data")?;
         let teacher = open_teacher(config, &dataset, &compute, observer)?;
@@ -122,7 +124,7 @@ impl Run {
         };
         let locked_fingerprints = LockedFingerprints::of(&model)?;
         if let Some(checkpoint) = &checkpoint {
-            refuse_changed_inputs(checkpoint, &data, &locked_fingerprints.all, teacher.as_ref())?;
+            refuse_changed_inputs(checkpoint, &data, &tower_forms, &locked_fingerprints.all, teacher.as_ref())?;
             refuse_changed_rates(checkpoint, config, total_steps)?;
         }
         // A run that is refused accepts none of them.
@@ -178,6 +180,7 @@ impl Run {
             evaluations,
             image_shares: ImageShares::default(),
             locked_fingerprints,
+            tower_forms,
             compute,
             ranks,
             stop: stop.clone(),

@@ -22,6 +22,7 @@ use crate::loss::terms::LossTerms;
 use crate::ranks::exchange::{Exchange, Patience};
 use crate::ranks::gathered::of_all;
 use crate::run_dir::checkpoint::manifest::Progress;
+use crate::run_dir::checkpoint::tower_forms::TowerForms;
 use crate::run_dir::metrics_log::{TrainRecord, WarningRecord};
 use crate::stop_flag::StopFlag;
 use crate::teacher::features::Teacher;
@@ -54,6 +55,7 @@ pub(crate) struct Run {
     pub evaluations: Vec<Evaluation>,
     pub image_shares: ImageShares,
     pub locked_fingerprints: LockedFingerprints,
+    pub tower_forms: TowerForms,
     pub compute: Compute,
     /// The other replicas of this run.
     pub ranks: Arc<dyn Exchange>,
@@ -413,6 +415,7 @@ impl Run {
             data: self.data.fingerprint.clone(),
             pairs: Some(self.data.pair_counts()),
             locked: self.locked_fingerprints.all.clone(),
+            towers: Some(self.tower_forms.clone()),
             teacher: self.teacher.as_ref().map(|teacher| teacher.fingerprint.clone()),
             threads: self.compute.threads,
             skipped_steps: self.learner.stages.skipped().to_vec(),

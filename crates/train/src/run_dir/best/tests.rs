@@ -74,6 +74,7 @@ impl Disk {
             data: String::new(),
             pairs: None,
             locked: String::new(),
+            towers: None,
             teacher: None,
             threads: 1,
             skipped_steps: Vec::new(),

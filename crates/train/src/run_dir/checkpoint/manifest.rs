@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::run_dir::checkpoint::pair_counts::PairCounts;
+use crate::run_dir::checkpoint::tower_forms::TowerForms;
 
 pub(super) const MANIFEST: &str = "manifest.json";
 
@@ -37,6 +38,9 @@ pub struct Progress {
     pub pairs: Option<PairCounts>,
     /// Fingerprint of the locked parameters.
     pub locked: String,
+    /// How the towers compute and what they read; `None` in checkpoints from before this was saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub towers: Option<TowerForms>,
     /// Fingerprint of the teacher, in a run with `[train.teacher]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<String>,

@@ -14,6 +14,7 @@
 //! - `reading`: verified reading of each file
 //! - `retention`: which checkpoints stay on the disk, and deleting the others
 //! - `tensors`: tensors as bytes of a safetensors file
+//! - `tower_forms`: what determines the outputs of a model beside its weights
 //! - `writing`: files that are hashed while they are written
 
 pub(crate) mod finite;
@@ -24,6 +25,7 @@ pub(crate) mod retention;
 pub(crate) mod tensors;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tower_forms;
 mod writing;
 
 use std::collections::BTreeMap;
@@ -40,6 +42,7 @@ use crate::run_dir::checkpoint::manifest::{FileEntry, MANIFEST, Manifest, Progre
 use crate::run_dir::checkpoint::reading::{read_file, read_tensors, read_text, read_verified};
 use crate::run_dir::checkpoint::retention::{Retention, discard, list, prune};
 use crate::run_dir::checkpoint::tensors::TensorFile;
+use crate::run_dir::checkpoint::tower_forms::TowerForms;
 use crate::run_dir::checkpoint::writing::{write_bytes, write_tensors};
 use crate::run_dir::fail_point::fail_point;
 
@@ -213,6 +216,17 @@ impl Checkpoint {
         let path = self.path.join(CONFIG);
         RunConfig::from_bytes(self.config.as_bytes(), &path, &self.path, &[])
             .map_err(|problems| ConfigError::Invalid { path, problems }.into())
+    }
+
+    /// Refuses a model of which towers compute otherwise, or read other inputs, than those that were trained.
+    ///
+    /// # Errors
+    /// [`TrainError::TowersChanged`].
+    pub(crate) fn refuse_other_towers(&self, found: &TowerForms) -> Result<(), TrainError> {
+        match self.progress.towers.as_ref().and_then(|towers| found.difference(towers)) {
+            Some(what) => Err(TrainError::TowersChanged { what, checkpoint: self.path.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Reads the optimiser's state, by path and array name.

@@ -18,6 +18,7 @@ fn progress(step: u64) -> Progress {
         data: "d".into(),
         pairs: None,
         locked: "l".into(),
+        towers: None,
         teacher: None,
         threads: 2,
         skipped_steps: Vec::new(),

@@ -83,18 +83,21 @@ impl Run {
         let workers = loader_threads(&config, compute.threads, ranks.ranks_of_process());
 
         let Pairs { train: dataset, validation } = Pairs::read(&config)?;
-        let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(&config, &compute, observer)?;
+        let loaded = LoadedModel::from_config(&config, &compute, observer)?;
+        let tower_forms = loaded.tower_forms();
+        let LoadedModel { model, tokenizer, processor, .. } = loaded;
         let teacher = LoadedTeacher::of(&config, &compute, observer)?;
         let terms =
             LossTerms::new(&config, model.embed_dim())?.with_teacher(teacher.as_ref().map(|teacher| teacher.term));
         let data = TrainingData::new(&config, dataset, tokenizer, processor, workers, ranks.share())?;
         let locked_fingerprints = LockedFingerprints::of(&model)?;
-        let found = [&data.fingerprint, &locked_fingerprints.all];
-        if found != [&progress.data, &progress.locked] {
-            let what = match found[0] == &progress.data {
-                true => "locked weights",
-                false => "training data",
-            };
+        let other_towers = progress.towers.as_ref().and_then(|towers| tower_forms.difference(towers));
+        let others = [
+            (data.fingerprint != progress.data).then_some("training data"),
+            other_towers,
+            (locked_fingerprints.all != progress.locked).then_some("locked weights"),
+        ];
+        if let Some(what) = others.into_iter().flatten().next() {
             return Err(TrainError::Usage(format!(
                 "it reads other {what} than rank 0: all must read the same, and they must not change while a run starts"
             )));
@@ -137,6 +140,7 @@ impl Run {
             evaluations,
             image_shares: ImageShares::default(),
             locked_fingerprints,
+            tower_forms,
             compute,
             ranks,
             stop: stop.clone(),

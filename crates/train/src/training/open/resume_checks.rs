@@ -10,6 +10,7 @@ use crate::models::text_pool::continued;
 use crate::optim::lr_schedule::LrSchedule;
 use crate::run_dir::checkpoint::Checkpoint;
 use crate::run_dir::checkpoint::manifest::Progress;
+use crate::run_dir::checkpoint::tower_forms::TowerForms;
 use crate::run_dir::layout::RunDir;
 use crate::teacher::loaded::LoadedTeacher;
 use crate::training::stages::Stages;
@@ -64,13 +65,15 @@ fn shown(Change { key, old, new, .. }: Change) -> String {
     format!("`{key}` has changed: {old} -> {new}")
 }
 
-/// Compares the fingerprints of training data, locked weights and the teacher.
+/// Compares the fingerprints of training data, towers, locked weights and the teacher.
 ///
 /// # Errors
-/// [`TrainError::DataChanged`], [`TrainError::LockedChanged`] or [`TrainError::TeacherChanged`].
+/// [`TrainError::DataChanged`], [`TrainError::TowersChanged`], [`TrainError::LockedChanged`] or
+/// [`TrainError::TeacherChanged`].
 pub(super) fn refuse_changed_inputs(
     checkpoint: &Checkpoint,
     data: &TrainingData,
+    towers: &TowerForms,
     locked: &str,
     teacher: Option<&LoadedTeacher>,
 ) -> Result<(), TrainError> {
@@ -78,6 +81,7 @@ pub(super) fn refuse_changed_inputs(
     if saved.data != data.fingerprint {
         return Err(TrainError::DataChanged { found: data.pair_counts(), expected: saved.pairs });
     }
+    checkpoint.refuse_other_towers(towers)?;
     if saved.locked != locked {
         return Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() });
     }
