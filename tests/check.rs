@@ -154,6 +154,26 @@ fn captions_that_say_little_are_named() {
 }
 
 #[test]
+fn captions_with_the_same_tokens_are_named() {
+    let mut rows = EIGHT;
+    (rows[4].1, rows[5].1) = ("\u{1f600}", "\u{1f601}");
+    let session = session(&rows, "");
+    let (code, json, text) = check(&session, &[]);
+    let (level, finding) = find(&json, "same_tokens").unwrap();
+    assert_eq!(
+        (code, level, &finding["values"]["same"], &finding["values"]["distinct"]),
+        (0, "warning", &2.into(), &8.into()),
+        "{text}"
+    );
+    let expected = "2 of 8 distinct captions have the same tokens as another one, such as `\u{1f600}` and";
+    assert!(text.contains(expected), "{text}");
+    let (_, log) = train(&session, &["train.epochs=1"]);
+    assert!(log.contains(expected), "{log}");
+    let (_, json, _) = check(&self::session(&EIGHT, ""), &[]);
+    assert_eq!(find(&json, "same_tokens"), None);
+}
+
+#[test]
 fn skipped_rows_and_pairs_are_told() {
     let mut rows = EIGHT.to_vec();
     rows.push(("08", "one more"));

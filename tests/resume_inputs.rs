@@ -111,7 +111,16 @@ fn changed_data_are_refused() {
         session.write("data.csv", text);
         assert_refused(&session, &[], &["the training data have changed since the run started", change, "restore"]);
     }
-    // The same pairs, written otherwise, are the same data.
+    // The same pairs in another place are the same data.
+    fs::create_dir(session.path("moved")).unwrap();
+    session.copy("train/images", "moved/images");
+    session.write("moved/data.csv", &intact);
+    fs::remove_file(session.path("data.csv")).unwrap();
+    let output = session.run(&arguments(&["data.train.csv.path=moved/data.csv"]));
+    let text = stderr(&output);
+    assert!(output.status.success() && text.contains("the pairs must be the same, which is checked"), "{text}");
+    outcome(&session, "run", 12).assert_same(&whole, "other place");
+    // The same pairs, written otherwise, are too.
     session.write("data.csv", intact.replace('\n', "\r\n"));
     session.succeed(&arguments(&[]));
     outcome(&session, "run", 12).assert_same(&whole, "other line ends");

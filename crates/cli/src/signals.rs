@@ -16,8 +16,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// its group.
 const SAME: Duration = Duration::from_secs(1);
 
-/// What the next signal does: it ends the process at once, with 128 and its number, until work begins that must be stopped in
-/// an orderly way.
+/// What the next signal does: it ends the process at once, with 128 and its number, until work begins that must be
+/// stopped in an orderly way.
 pub struct Signals {
     stop: StopFlag,
     /// Of each signal, whether it ends the process at once.

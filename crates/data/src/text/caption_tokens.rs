@@ -6,6 +6,7 @@ use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::random::{SLOT_TEXT_STREAM, WORD_STREAM, mix};
 use crate::text::lazy_tokens::LazyTokens;
+use crate::text::same_tokens::SameTokens;
 use crate::text::token_table::TokenTable;
 use crate::text::tokenizer::{Encoded, Tokenizer};
 use crate::text::word_dropout::drop_words;
@@ -90,6 +91,14 @@ impl Tokens {
             }
             Self::Tokenizer(..) | Self::Absent => None,
         }
+    }
+
+    /// Captions of `dataset` with the tokens of another one; `None` if there are none, or not all are tokenised.
+    #[must_use]
+    pub fn same_tokens(&self, dataset: &Dataset) -> Option<SameTokens> {
+        let Self::Table(table) = self else { return None };
+        let captions = dataset.captions().enumerate();
+        SameTokens::among(captions.map(|(number, caption)| (number, caption.text, table.get(number).0)))
     }
 
     /// As [`Tokens::encode`], for the caption in slot `slot` of a sample with several. A caption that repeats in a

@@ -8,11 +8,13 @@
 //! - `token_batch`: the token sequences of one batch, and padding
 //! - `lazy_tokens`: the token sequences of captions, filled in as they are asked for
 //! - `caption_tokens`: tokens by caption, from a table or computed on the fly
+//! - `same_tokens`: texts that a tokenizer does not distinguish
 //! - `word_dropout`: random word dropout for training captions
 
 pub(crate) mod caption_tokens;
 mod lazy_tokens;
 mod legacy_vocab;
+pub(crate) mod same_tokens;
 pub(crate) mod token_batch;
 pub(crate) mod token_table;
 pub(crate) mod tokenizer;

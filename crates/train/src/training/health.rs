@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dualenc_data::Dataset;
+use dualenc_data::{Dataset, SameTokens};
 
 use crate::config::Loss;
 use crate::run_dir::metrics_log::{Lines, TrainRecord, WarningRecord};
@@ -194,6 +194,20 @@ pub(crate) fn one_caption(dataset: &Dataset) -> Option<String> {
     (count > 1 && texts.all(|text| text == first)).then(|| {
         format!("{count} captions, 1 distinct, `{first}`: nothing tells the pairs apart, so there is nothing to learn")
     })
+}
+
+/// Share of captions with the tokens of others from which a run warns of them. Fewer come from letter case.
+pub(crate) const MANY_SAME: f64 = 0.01;
+
+/// What it means that captions have the tokens of others.
+pub(crate) fn same_tokens_message(same: SameTokens, dataset: &Dataset) -> String {
+    let [one, other] = same.example.map(|number| dataset.caption(number).text);
+    let SameTokens { same, texts, .. } = same;
+    format!(
+        "{same} of {texts} distinct captions have the same tokens as another one, such as `{one}` and `{other}`: the text tower gives \
+         them equal features, and they are negatives of each other; take a text tower with a tokenizer for these \
+         texts, raise `data.max_tokens` if they differ at the end, or make such captions equal"
+    )
 }
 
 #[cfg(test)]

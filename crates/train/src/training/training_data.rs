@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dualenc_data::{
-    Batch, BatchPlan, CutCaptions, Dataset, ImageProcessor, Loaded, LoaderOptions, MicroBatches, PairLoader, Share,
-    Skipped, Survey, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, counted,
+    Batch, BatchPlan, CutCaptions, Dataset, ImageProcessor, Loaded, LoaderOptions, MicroBatches, PairLoader,
+    SameTokens, Share, Skipped, Survey, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, counted,
 };
 use dualenc_model::Training;
 
@@ -109,6 +109,11 @@ impl TrainingData {
         let new = new.collect();
         self.unreadable_images.check(&self.dataset, self.unreadable_policy)?;
         Ok(new)
+    }
+
+    /// Captions that the tokenizer does not distinguish, if all are tokenised.
+    pub fn same_tokens(&self) -> Option<SameTokens> {
+        self.tokens.same_tokens(&self.dataset)
     }
 
     /// How many captions are cut at the token limit, among those tokenized so far; `None`: tokens are drawn anew each

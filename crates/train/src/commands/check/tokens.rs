@@ -1,12 +1,13 @@
 //! Lengths of the training captions in tokens, and how many are cut.
 
-use dualenc_data::{Dataset, Tokenizer};
+use dualenc_data::{Dataset, SameTokens, Tokenizer};
 use rayon::prelude::*;
 
 use crate::commands::check::captions::shown;
 use crate::commands::check::findings::{Finding, Findings, percent};
 use crate::commands::check::models::TokenSource;
 use crate::config::RunConfig;
+use crate::training::health::{MANY_SAME, same_tokens_message};
 
 /// Length to which nothing is cut: far above that of any text tower.
 const NO_LIMIT: usize = 1 << 20;
@@ -23,18 +24,36 @@ pub(crate) fn report_tokens(config: &RunConfig, text: &TokenSource, dataset: &Da
         // The text tower is reported with it.
         Err(_) => return,
     };
+    let positions = text.positions;
+    let limit = positions.map_or(config.data.max_tokens, |positions| positions.min(config.data.max_tokens));
     let length = |caption: usize| {
         let text = dataset.text(caption, config.run.seed, 0);
-        tokenizer.encode(&text).map(|encoded| encoded.ids.len()).map_err(|error| {
+        let encoded = tokenizer.encode(&text).map_err(|error| {
             format!("{}: `{}`: {error}", dataset.image(dataset.caption(caption).image).key(), shown(&text))
-        })
+        })?;
+        let mut hasher = blake3::Hasher::new();
+        encoded.ids.iter().take(limit).for_each(|id| _ = hasher.update(&id.to_le_bytes()));
+        Ok((encoded.ids.len(), *hasher.finalize().as_bytes()))
     };
-    let lengths: Vec<Result<usize, String>> = (0..dataset.num_captions()).into_par_iter().map(length).collect();
+    let found: Vec<Result<(usize, [u8; 32]), String>> =
+        (0..dataset.num_captions()).into_par_iter().map(length).collect();
+    if !dataset.has_templates() {
+        let tokens = found.iter().enumerate().filter_map(|(caption, found)| Some((caption, found.as_ref().ok()?.1)));
+        let texts = tokens.map(|(caption, tokens)| (caption, dataset.caption(caption).text, tokens));
+        if let Some(same) = SameTokens::among(texts) {
+            let message = same_tokens_message(same, dataset);
+            let finding = match same.share() >= MANY_SAME {
+                true => findings.warn("same_tokens", "data.train", message),
+                false => findings.fact("same_tokens", "data.train", message),
+            };
+            finding.value("same", same.same).value("distinct", same.texts);
+        }
+    }
     let mut failed = Vec::new();
-    let mut known: Vec<usize> = Vec::with_capacity(lengths.len());
-    for length in lengths {
-        match length {
-            Ok(length) => known.push(length),
+    let mut known: Vec<usize> = Vec::with_capacity(found.len());
+    for found in found {
+        match found {
+            Ok((length, _)) => known.push(length),
             Err(error) => failed.push(error),
         }
     }
@@ -47,8 +66,6 @@ pub(crate) fn report_tokens(config: &RunConfig, text: &TokenSource, dataset: &Da
     let at = |share: f64| known[(share * (known.len() - 1) as f64).round() as usize];
     let (Some(&least), Some(&most)) = (known.first(), known.last()) else { return };
     let (median, p95) = (at(0.5), at(0.95));
-    let positions = text.positions;
-    let limit = positions.map_or(config.data.max_tokens, |positions| positions.min(config.data.max_tokens));
     let cut_above = |limit: usize| known.len() - known.partition_point(|&length| length <= limit);
     let (cut, total) = (cut_above(limit), known.len());
     let message = format!(

@@ -64,7 +64,11 @@ pub fn changed_keys(old: &RunConfig, new: &RunConfig) -> Vec<Change> {
         .filter(|key| !same(key, before.get(*key), after.get(*key), old, new))
         .filter(|key| !is_list(key, &before, &after) && !is_list(key, &after, &before))
         .map(|key| {
-            let (safe, why) = safety(&without_numbers(key), old, new);
+            let is_in_both = before.contains_key(key) && after.contains_key(key);
+            let (safe, why) = match without_numbers(key) {
+                key if is_in_both && is_place_of_pairs(&key) => (true, "the pairs must be the same, which is checked"),
+                key => safety(&key, old, new),
+            };
             let shown = |values: &BTreeMap<String, Value>| values.get(key).map(Value::to_string);
             Change { key: key.clone(), old: shown(&before), new: shown(&after), safe, why }
         })
@@ -78,6 +82,12 @@ fn is_list(key: &str, one: &BTreeMap<String, Value>, other: &BTreeMap<String, Va
     let is_empty = one.get(key).and_then(Value::as_array).is_some_and(Vec::is_empty);
     let items = format!("{key}[");
     is_empty && other.keys().any(|key| key.starts_with(&items))
+}
+
+/// Whether `key` says where the training data are. The pairs are known by paths that are relative to this place.
+fn is_place_of_pairs(key: &str) -> bool {
+    let mut parts = key.strip_prefix("data.train.").into_iter().flat_map(|key| key.split('.'));
+    matches!((parts.next(), parts.next(), parts.next()), (Some(_), Some("path" | "root"), None))
 }
 
 /// Whether a change of `key` is safe, and why.

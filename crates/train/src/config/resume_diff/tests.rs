@@ -86,7 +86,7 @@ fn classifies_each_key() {
         ("data.captions=one", "data.captions", false),
         ("data.captions=slots", "data.captions", false),
         ("data.word_dropout=0.1", "data.word_dropout", false),
-        ("data.train.folder.path=other", "data.train.folder.path", false),
+        ("data.train.folder.path=other", "data.train.folder.path", true),
         ("data.workers=1", "data.workers", true),
         ("data.max_bad_fraction=0.5", "data.max_bad_fraction", true),
         ("data.fast_decode=true", "data.fast_decode", false),
