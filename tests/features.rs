@@ -155,9 +155,10 @@ fn bad_rows_count_as_bad_samples() {
     let refused = session.fail(2, &["train", "--config", "lit.toml", "--set", "eval.classes=", "--set", "eval.pairs="]);
     assert!(refused.contains("more than `data.max_bad_fraction` = 0.01 allows"), "{refused}");
     assert!(
-        refused.contains("i.npy/row 4: value 2 is NaN") || refused.contains("row 6: all values are 0"),
+        refused.contains("i.npy/row 4: value 2 is NaN") && refused.contains("row 6: all values are 0"),
         "{refused}"
     );
+    assert!(!session.path("run/metrics.jsonl").exists(), "all rows are known before the first step");
     session.succeed(&["train", "--config", "lit.toml", "--set", "data.max_bad_fraction=0.1", "--set", "run.dir=kept"]);
     let listed = fs::read_to_string(session.path("kept/bad_samples.jsonl")).unwrap();
     assert!(listed.contains("row 4") && listed.contains("row 6"), "{listed}");

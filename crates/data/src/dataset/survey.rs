@@ -1,15 +1,17 @@
-//! What the lengths of the image files tell before any is read: the fingerprint, and files that are missing or empty.
+//! What is known of the images before any is decoded: the fingerprint, files that are missing or empty, and rows of
+//! features that cannot be used.
 
 use crate::dataset::Dataset;
 use crate::error::{DataError, ImageError};
+use crate::images::location::ImageRef;
 use crate::skipped::Skipped;
 
-/// What the lengths of the image files tell.
+/// What is known of the images before any is decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     /// [`Dataset::fingerprint`].
     pub fingerprint: [u8; 32],
-    /// The files that are missing or empty, in data-set order.
+    /// The files that are missing or empty and the rows that cannot be used, in data-set order.
     pub absent: Vec<Skipped>,
 }
 
@@ -26,12 +28,18 @@ impl Dataset {
             known.empty_images.iter().for_each(|&image| absent.extend(self.absent(image as usize)));
             return Ok(Survey { fingerprint, absent });
         }
+        let has_rows = self.image_feature_width().is_some();
         let fingerprint = self.fingerprint_with(|image, len| {
-            if len == 0 || len == u64::MAX {
+            if len == 0 || len == u64::MAX || has_rows && self.is_faulty_row(image) {
                 absent.extend(self.absent(image));
             }
         })?;
         Ok(Survey { fingerprint, absent })
+    }
+
+    /// Whether an image is a row of features with a fault, all of which were found when the table was opened.
+    fn is_faulty_row(&self, image: usize) -> bool {
+        matches!(self.image(image), ImageRef::FeatureRow { table, row } if table.fault(row).is_some())
     }
 
     /// An image file that seemed to be missing or empty, unless it no longer does.
