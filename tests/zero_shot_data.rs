@@ -88,6 +88,32 @@ fn every_form_has_the_same_figures() {
     assert!(error.contains("has the label `owl`; expected a number from 0 to 2, or one of the 3"), "{error}");
 }
 
+/// A blank line would give every later number the name of another class.
+#[test]
+fn blank_lines_shift_no_class_number() {
+    let session = session();
+    session.write("numbers.csv", format!("image,label\n{}", rows(|it| format!("images/{it:02}.png,{}", label(it)))));
+    session.write(
+        "names.csv",
+        format!("image,label\n{}", rows(|it| format!("images/{it:02}.png,{}", CLASSES[label(it)]))),
+    );
+    session.write("blank.txt", CLASSES.join("\n\n"));
+    session.write("ends.txt", CLASSES.join("\n") + "\n\n\n");
+    let entries = |it: usize| {
+        [(format!("s{it:02}.png"), bytes(it)), (format!("s{it:02}.cls"), label(it).to_string().into_bytes())]
+    };
+    session.write("wds/test/0.tar", ustar(&(0..9).flat_map(entries).collect::<Vec<_>>()));
+    session.write("wds/classnames.txt", CLASSES.join("\n\n"));
+    let fixed = ["eval", "--model", "model", "--task", "zero-shot", "--data"];
+    for more in [&["numbers.csv", "--classnames", "blank.txt"][..], &["wds/test"]] {
+        let error = session.fail(2, &[&fixed, more].concat());
+        assert!(error.contains("line 2: it is blank, and line n is the name of class n - 1"), "{more:?}: {error}");
+    }
+    let expected = eval(&session, &["--data", "numbers.csv", "--classnames", "ends.txt"]);
+    // Labels that are names are found wherever they stand.
+    assert_eq!(eval(&session, &["--data", "names.csv", "--classnames", "blank.txt"]), expected);
+}
+
 #[test]
 fn batch_size_changes_no_figure() {
     let session = session();

@@ -98,7 +98,9 @@ pub use crate::text::tokenizer::{Encoded, Tokenizer};
 pub use crate::text::tokenizer_files::TOKENIZER_FILES;
 pub use crate::text::tokenizer_settings::recorded_max_tokens;
 pub use crate::text_lists::builtin_templates::{TEMPLATE_SETS, is_builtin_templates};
-pub use crate::text_lists::class_names::{read_class_names, read_class_synonyms, repeated_names};
+pub use crate::text_lists::class_names::{
+    read_class_names, read_class_synonyms, read_numbered_synonyms, repeated_names,
+};
 pub use crate::text_lists::templates::{CLASS_PLACEHOLDER, TEMPLATES_FILE, parse_template, read_templates};
 pub use crate::text_lists::text_file::read_text_rows;
 pub use crate::writing::encode::{Encoding, encode};

@@ -37,9 +37,22 @@ pub(crate) fn read_numbered_names(path: &Path) -> Result<Vec<String>, DataError>
 /// # Errors
 /// As for [`read_class_names`]; [`DataError::TextList`] for a class without a name.
 pub fn read_class_synonyms(path: &Path) -> Result<Vec<Vec<String>>, DataError> {
+    read_synonyms(path, false)
+}
+
+/// As [`read_class_synonyms`], for classes that are known by their numbers: a blank line between names is an error,
+/// since the names behind it would be those of other classes.
+///
+/// # Errors
+/// As for [`read_class_synonyms`]; [`DataError::TextList`] for a blank line between names.
+pub fn read_numbered_synonyms(path: &Path) -> Result<Vec<Vec<String>>, DataError> {
+    read_synonyms(path, true)
+}
+
+fn read_synonyms(path: &Path, is_numbered: bool) -> Result<Vec<Vec<String>>, DataError> {
     match list_in(path, &read_file_text(path)?)? {
         Some(list) if list.array().is_some() => list.names(),
-        _ => Ok(read_class_names(path)?.into_iter().map(|name| vec![name]).collect()),
+        _ => Ok(read(path, is_numbered)?.into_iter().map(|name| vec![name]).collect()),
     }
 }
 
@@ -52,17 +65,19 @@ fn read(path: &Path, is_numbered: bool) -> Result<Vec<String>, DataError> {
         };
     }
     let lines: Vec<&str> = lines(&text).collect();
-    let filled = lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1);
-    if let Some(blank) = lines[..filled].iter().position(|line| line.is_empty()).filter(|_| is_numbered) {
-        let problem = "it is blank, and line n is the name of class n - 1; remove it, or write the name";
-        return Err(at_line(path, blank + 1, problem));
-    }
     if let Some(problem) = table_like(path, &lines) {
         return Err(DataError::TextList { path: path.to_owned(), problem });
     }
     let names: Vec<String> = match python_list::entries(path, &lines)? {
         Some(entries) => entries.into_iter().map(|entry| entry.text).collect(),
-        None => lines.into_iter().filter(|line| !line.is_empty()).map(str::to_owned).collect(),
+        None => {
+            let filled = lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1);
+            if let Some(blank) = lines[..filled].iter().position(|line| line.is_empty()).filter(|_| is_numbered) {
+                let problem = "it is blank, and line n is the name of class n - 1; remove it, or write the name";
+                return Err(at_line(path, blank + 1, problem));
+            }
+            lines.into_iter().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        }
     };
     if names.is_empty() { Err(empty(path, "one class name per line")) } else { Ok(names) }
 }
@@ -130,6 +145,8 @@ mod tests {
         let error = read_as("n.txt", "cat\n\ndog\n", true).unwrap_err();
         assert!(error.contains("line 2: it is blank, and line n is the name of class n - 1"), "{error}");
         assert_eq!(read("n.txt", "cat\n\ndog\n").unwrap(), ["cat", "dog"]);
+        // In a list of Python, entries have the numbers, not lines.
+        assert_eq!(read_as("n.py", "names = [\n'cat',\n\n'dog',\n]\n", true).unwrap(), ["cat", "dog"]);
     }
 
     #[test]

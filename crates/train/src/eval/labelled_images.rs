@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dualenc_data::{
     CLASS_NAMES_FILE, CLASS_PLACEHOLDER, ClassLabels, Dataset, DatasetBuilder, SourceTable, TEMPLATES_FILE,
-    class_folder, counted, read_class_synonyms, read_templates, recognise, repeated_names,
+    class_folder, counted, read_class_synonyms, read_numbered_synonyms, read_templates, recognise, repeated_names,
 };
 
 use crate::config::{EvalData, EvalSection};
@@ -50,7 +50,7 @@ impl LabelledImages {
         let class_rows = ClassRows::open(section)?;
         let images = match labelled_rows(section)? {
             Some((data, labels)) => {
-                let names = section.classnames.as_deref().map(read_class_synonyms).transpose()?;
+                let names = section.classnames.as_deref().map(read_numbered_synonyms).transpose()?;
                 let (labels, names) = class_labels(labels, names, class_rows.as_ref())?;
                 Some(Self::new(data, labels, names, section.templates.as_deref())?)
             }
@@ -138,7 +138,7 @@ impl LabelledImages {
             }
             return Self::of_names(&data, Described { classnames: None, templates: templates.as_deref() });
         };
-        let names = read_class_synonyms(&classnames)?;
+        let names = names_for(&data, &classnames)?;
         let labels = data.class_labels_of(&titles(&names))?;
         Self::new(data.with_labels(&labels), labels, names, templates.as_deref())
     }
@@ -149,7 +149,7 @@ impl LabelledImages {
         let mut labels = data.class_labels();
         let mut names: Vec<Vec<String>> = labels.names.iter().map(|name| vec![name.clone()]).collect();
         if let Some(file) = described.classnames {
-            names = read_class_synonyms(file)?;
+            names = names_for(data, file)?;
             labels = data.class_labels_of(&titles(&names))?;
         }
         let mut images = Self::new(data.with_labels(&labels), labels, names, described.templates)?;
@@ -256,6 +256,13 @@ impl LabelledImages {
         }
         Ok(self.names.iter().fold(fingerprint, |fingerprint, names| fingerprint.texts("names", names)))
     }
+}
+
+/// The names of the classes of `data`. With numbers among its labels, a line stands for a number, and none may be
+/// blank; labels that are all names are found wherever they stand.
+fn names_for(data: &Dataset, file: &Path) -> Result<Vec<Vec<String>>, TrainError> {
+    let has_numbers = data.captions().any(|label| label.text.parse::<usize>().is_ok());
+    Ok(if has_numbers { read_numbered_synonyms(file)? } else { read_class_synonyms(file)? })
 }
 
 fn titles(names: &[Vec<String>]) -> Vec<String> {
