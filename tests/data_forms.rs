@@ -160,3 +160,22 @@ fn one_set_trains_alike_in_every_form() {
         assert_eq!(&lines, expected, "{name}");
     }
 }
+
+/// `./images/0.png` and `images/0.png` are one image, however the table is named.
+#[test]
+fn name_of_the_table_changes_no_figure() {
+    let session = Session::new();
+    session.copy("dual/vit_bert", "model");
+    session.write("images/0.png", fs::read(goldens("train/images/00.png")).unwrap());
+    session.write("images/1.png", fs::read(goldens("train/images/01.png")).unwrap());
+    session.write("d.csv", "image,caption\nimages/0.png,a red square\n./images/0.png,a square\nimages/1.png,a thing\n");
+    let figures = |table: &str| -> Value {
+        let arguments = ["eval", "--model", "model", "--task", "retrieval", "--json", "-", "--data", table];
+        serde_json::from_str(&session.succeed(&arguments)).unwrap()
+    };
+    let expected = figures(session.path("d.csv").to_str().unwrap());
+    assert_eq!(expected["num_images"], 2, "{expected}");
+    for table in ["d.csv", "./d.csv"] {
+        assert_eq!(figures(table), expected, "{table}");
+    }
+}

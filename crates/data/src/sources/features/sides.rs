@@ -9,6 +9,7 @@ use crate::error::{DataError, ImageError};
 use crate::features::table::{FeatureColumn, FeatureTable};
 use crate::images::location::ImageRef;
 use crate::sources::one_or_many::OneOrMany;
+use crate::sources::tables::image_path::below;
 use crate::text_lists::text_file::read_text_rows;
 
 /// The files of a side and their array.
@@ -59,7 +60,7 @@ impl ImageSide {
     pub(crate) fn location(&self, row: usize) -> ImageRef {
         match self {
             Self::Features(table) => ImageRef::FeatureRow { table: Arc::clone(table), row: row as u64 },
-            Self::Files { root, paths, .. } => ImageRef::File(root.join(&paths[row])),
+            Self::Files { root, paths, .. } => ImageRef::File(below(root, &paths[row])),
         }
     }
 

@@ -109,13 +109,13 @@ impl ImagePaths {
             return Err("the image path holds a NUL character".to_owned());
         }
         let text = match without_number(text) {
-            Some(stem) if self.has_numbers && !self.exists(&self.root.join(text)) => {
+            Some(stem) if self.has_numbers && !self.exists(&below(&self.root, text)) => {
                 self.count(Reading::Number, written);
                 stem
             }
             _ => text,
         };
-        let path = self.root.join(text);
+        let path = below(&self.root, text);
         if self.probes == 0 && !self.is_looking && !is_odd(text) {
             return Ok(path);
         }
@@ -126,7 +126,7 @@ impl ImagePaths {
         }
         self.is_looking = true;
         for (candidate, readings) in candidates(text) {
-            let file = self.root.join(&candidate);
+            let file = below(&self.root, &candidate);
             if self.exists(&file) {
                 readings.into_iter().for_each(|reading| self.count(reading, written));
                 return Ok(file);
@@ -226,6 +226,13 @@ impl ImagePaths {
             ));
         }
     }
+}
+
+/// The path `text` of a table, below the folder `root`. Below the folder without a name, where the program runs,
+/// `./a.png` is `a.png`: paths are compared by their components, and `.` is one at the start of a path, and only there.
+pub(crate) fn below(root: &Path, text: &str) -> PathBuf {
+    let path = Path::new(text);
+    if root.as_os_str().is_empty() { path.strip_prefix(".").unwrap_or(path).to_owned() } else { root.join(path) }
 }
 
 /// Whether a path has something that [`candidates`] changes.
@@ -378,6 +385,18 @@ mod tests {
             "`d.csv`: 2 image paths name files whose names are in another Unicode form, such as `sub/cafe\u{301}.png`";
         assert!(told.contains(&form.to_owned()), "{told:?}");
         assert_eq!(told.len(), 5, "{told:?}");
+    }
+
+    #[test]
+    fn dots_at_the_start_are_left_off_in_every_folder() {
+        for root in ["", ".", "d", "/d"] {
+            let mut paths = ImagePaths::new(Path::new(root));
+            let plain = paths.find("none/a.png").unwrap();
+            for written in ["./none/a.png", "././none/a.png", "none/./a.png"] {
+                assert_eq!(paths.find(written).unwrap(), plain, "`{root}`: {written}");
+            }
+        }
+        assert_eq!(ImagePaths::new(Path::new("")).find("../a.png").unwrap(), Path::new("../a.png"));
     }
 
     #[test]
