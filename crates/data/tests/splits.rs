@@ -1,6 +1,6 @@
 //! The column or key `split` chooses rows.
 
-use dualenc_data::{JsonlSource, OneOrMany, SourceTable};
+use dualenc_data::{Dataset, JsonlSource, OneOrMany, SourceTable};
 
 use crate::tables::{pairs, read_with};
 
@@ -39,6 +39,28 @@ fn mixed_splits_are_told() {
     // Rows are counted as malformed before they are counted as a split.
     let short = read_with("d.csv", "image,caption,split\na.png,x,train\nb.png,val\n", |_| ()).unwrap_err();
     assert!(short.contains("found 2 fields; expected 3"), "{short}");
+}
+
+#[test]
+fn other_splits_are_counted() {
+    let table = "image,caption,split\na.png,x,train\nb.png,y,Train\nb.png,z,TRAIN\na.png,v, train\na.png,w,val\n";
+    let note = |dataset: &Dataset| dataset.notes[0].clone();
+    let dataset = read_with("d.csv", table, |source| source.split = Some("train".into())).unwrap();
+    assert_eq!(dataset.num_captions(), 2, "blanks around a split are left off");
+    assert!(note(&dataset).contains("header, 2 rows, 3 rows of other splits left out; image"), "{:?}", dataset.notes);
+    assert_eq!(
+        dataset.warnings,
+        ["`d.csv`: 2 rows are left out, since their split differs from `train` in upper and lower case: `TRAIN` (1), \
+          `Train` (1); to read them too, set `split = [\"train\", \"TRAIN\", \"Train\"]`, or correct their split"]
+    );
+    let all = |split: &[&str]| Some(OneOrMany(split.iter().map(|&it| it.to_owned()).collect()));
+    let dataset = read_with("d.csv", table, |source| source.split = all(&["train", "TRAIN", "Train"])).unwrap();
+    assert_eq!((dataset.num_captions(), dataset.warnings.len()), (4, 0), "{:?}", dataset.warnings);
+    assert!(note(&dataset).contains("4 rows, 1 row of other splits left out;"), "{:?}", dataset.notes);
+    let dataset = read_with("d.csv", table, |source| source.split = Some("val".into())).unwrap();
+    assert!(dataset.warnings.is_empty(), "{:?}", dataset.warnings);
+    let dataset = read_with("d.csv", table, |_| ()).unwrap();
+    assert!(note(&dataset).contains("header, 5 rows; image"), "{:?}", dataset.notes);
 }
 
 #[test]
@@ -85,4 +107,12 @@ fn json_lines_have_splits_too() {
     let dataset = source.read().unwrap();
     assert_eq!(dataset.num_images(), 1);
     assert!(dataset.image(0).key().ends_with("b.png"));
+    assert!(dataset.notes[0].contains("1 row, 1 row of other splits left out;"), "{:?}", dataset.notes);
+    // As in tables, blanks around a split are left off, and a blank is no split.
+    std::fs::write(&path, [row("a.png", "val "), row("b.png", "VAL"), row("b.png", "val")].join("\n")).unwrap();
+    let dataset = source.read().unwrap();
+    assert_eq!(dataset.num_captions(), 2);
+    assert!(dataset.warnings[0].contains("case: `VAL` (1); to read them"), "{:?}", dataset.warnings);
+    std::fs::write(&path, [row("a.png", "val"), row("b.png", " ")].join("\n")).unwrap();
+    assert!(source.read().unwrap_err().to_string().contains("line 2: no `split`, and `split` is set"));
 }

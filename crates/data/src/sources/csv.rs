@@ -234,6 +234,7 @@ impl CsvSource {
             );
             rows.builder.warn(text);
         }
+        rows.num_other_splits = splits.num_others();
         let mixed = splits.check().map_err(|reason| DataError::Malformed { path: path.clone(), reason })?;
         if let Some(warning) = mixed {
             rows.builder.warn(format!("`{}`: {warning}", path.file_name().unwrap_or_default().display()));

@@ -25,6 +25,8 @@ pub(crate) struct Rows<'a> {
     remote: Option<Remote<'a>>,
     /// Number of rows seen, of those selected.
     pub(crate) count: u64,
+    /// Number of rows of splits that were not asked for.
+    pub(crate) num_other_splits: u64,
     /// Number of empty captions in rows with another caption, and the place of the first.
     empty: (usize, String),
     /// Pairs that are listed in place of those in `builder`; of a row without a caption, one.
@@ -67,6 +69,7 @@ impl<'a> Rows<'a> {
             paths: ImagePaths::new(root),
             remote: None,
             count: 0,
+            num_other_splits: 0,
             empty: (0, String::new()),
             listed: None,
         }
@@ -237,7 +240,8 @@ impl<'a> Rows<'a> {
             DataError::Empty { path: PathBuf::from(self.path), found, expected }
         })?;
         let rows = if self.count == 1 { "1 row".to_owned() } else { format!("{} rows", self.count) };
-        self.builder.note(format!("`{file}`: {described}, {rows}; {origin}"));
+        let others = other_splits(self.num_other_splits);
+        self.builder.note(format!("`{file}`: {described}, {rows}{others}; {origin}"));
         self.tell();
         self.builder.finish(self.path)
     }
@@ -271,6 +275,11 @@ impl<'a> Rows<'a> {
         self.tell();
         Ok((self.listed.take().unwrap_or_default(), self.builder.build()))
     }
+}
+
+/// How many rows of other splits are left out, for the log: empty without one.
+pub(crate) fn other_splits(count: u64) -> String {
+    if count == 0 { String::new() } else { format!(", {} of other splits left out", counted(count as usize, "row")) }
 }
 
 /// A string, or a list of strings.

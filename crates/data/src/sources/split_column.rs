@@ -50,7 +50,44 @@ impl Splits {
         self.wanted.is_empty() || self.wanted.iter().any(|wanted| wanted == split)
     }
 
-    /// The splits that were asked for and are not there, with those that are; and a warning if all of several are used.
+    /// Number of rows of splits that were not asked for.
+    pub(crate) fn num_others(&self) -> u64 {
+        self.others().map(|(_, count)| count).sum()
+    }
+
+    /// The splits that are left out, with their rows.
+    fn others(&self) -> impl Iterator<Item = (&String, u64)> {
+        let is_other = |split: &String| !self.wanted.is_empty() && !self.wanted.contains(split);
+        self.seen.iter().filter(move |(split, _)| is_other(split)).map(|(split, count)| (split, *count))
+    }
+
+    /// A warning of splits that are left out, and would be read in other upper and lower case.
+    fn other_case(&self) -> Option<String> {
+        let folded: Vec<String> = self.wanted.iter().map(|split| split.to_lowercase()).collect();
+        let alike: Vec<(&String, u64)> =
+            self.others().filter(|(split, _)| folded.contains(&split.to_lowercase())).collect();
+        let is_alike = |wanted: &&String| alike.iter().any(|(split, _)| split.to_lowercase() == wanted.to_lowercase());
+        let meant: Vec<String> = self.wanted.iter().filter(is_alike).map(|split| format!("`{split}`")).collect();
+        let named: Vec<String> = alike.iter().map(|(split, count)| format!("`{split}` ({count})")).collect();
+        let all: Vec<String> =
+            self.wanted.iter().chain(alike.iter().map(|(split, _)| *split)).map(|it| format!("\"{it}\"")).collect();
+        let rows = match alike.iter().map(|(_, count)| count).sum() {
+            1_u64 => "1 row is left out, since its split differs".to_owned(),
+            count => format!("{count} rows are left out, since their split differs"),
+        };
+        (!alike.is_empty()).then(|| {
+            format!(
+                "{rows} from {} in upper and lower case: {}; to read them too, set `split = [{}]`, or correct their \
+                 split",
+                meant.join(" and "),
+                named.join(", "),
+                all.join(", ")
+            )
+        })
+    }
+
+    /// The splits that were asked for and are not there, with those that are; and a warning if all of several are used,
+    /// or if one that is left out looks like one that was asked for.
     pub(crate) fn check(&self) -> Result<Option<String>, String> {
         let seen = || {
             let shown = self.seen.iter().take(NAMED).map(|(split, count)| format!("`{split}` ({count})"));
@@ -60,7 +97,10 @@ impl Splits {
         if let Some(absent) = self.wanted.iter().find(|split| !self.seen.contains_key(*split)) {
             return Err(format!("no row has the split `{absent}`; its splits are {}", seen()));
         }
-        let is_mixed = self.wanted.is_empty() && self.seen.len() > 1;
+        if !self.wanted.is_empty() {
+            return Ok(self.other_case());
+        }
+        let is_mixed = self.seen.len() > 1;
         Ok(is_mixed.then(|| format!("the rows of all splits are used, {}; set `split` to choose", seen())))
     }
 }

@@ -349,6 +349,7 @@ impl JsonSource {
     }
 
     fn check_splits(&self, objects: &Objects<'_>, rows: &mut Rows<'_>) -> Result<(), DataError> {
+        rows.num_other_splits = objects.num_other_splits();
         if let Some(warning) = objects.check_splits().map_err(|reason| self.malformed(reason))? {
             let file = self.path.file_name().unwrap_or_default();
             rows.builder.warn(format!("`{}`: {warning}", file.display()));

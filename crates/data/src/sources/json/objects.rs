@@ -106,7 +106,12 @@ impl<'a> Objects<'a> {
         Some(format!("no object has the key `{key}`; correct `caption`{}", keys.found))
     }
 
-    /// The splits that were asked for and are not there, with those that are; and a warning if all of several are used.
+    /// Number of objects of splits that were not asked for.
+    pub(crate) fn num_other_splits(&self) -> u64 {
+        self.splits.num_others()
+    }
+
+    /// See [`Splits::check`].
     pub(crate) fn check_splits(&self) -> Result<Option<String>, String> {
         self.splits.check()
     }
@@ -119,12 +124,11 @@ impl<'a> Objects<'a> {
         place: u64,
         object: &Map<String, Value>,
     ) -> Result<(), DataError> {
-        if let Some(Value::String(split)) = object.get(SPLIT) {
-            if !self.splits.takes(split) {
-                return Ok(());
-            }
-        } else if !self.splits.wanted.is_empty() {
-            return rows.no_split(place);
+        match object.get(SPLIT).and_then(Value::as_str).map_or("", str::trim) {
+            "" if self.splits.wanted.is_empty() => {}
+            "" => return rows.no_split(place),
+            split if !self.splits.takes(split) => return Ok(()),
+            _ => {}
         }
         let keys = match self.keys.clone().map_or_else(|| self.find_keys(object, rows.paths.root()).map(Rc::new), Ok) {
             Ok(keys) => keys,

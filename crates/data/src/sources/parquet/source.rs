@@ -12,7 +12,7 @@ use crate::sources::one_or_many::OneOrMany;
 use crate::sources::parquet::columns::{Chosen, Wanted, choose, download};
 use crate::sources::parquet::files::{files, missing_parts};
 use crate::sources::parquet::rows::{Place, Row, Table, read_schema};
-use crate::sources::rows::Rows;
+use crate::sources::rows::{Rows, other_splits};
 use crate::sources::split_column::{SPLIT, Splits};
 use crate::sources::webdataset::shard_patterns::common_root;
 
@@ -137,7 +137,7 @@ impl ParquetSource {
         for missing in missing_parts(&paths) {
             builder.warn(format!("{missing} are there; the rest is not read"));
         }
-        builder.note(summary.describe(first, paths.len()));
+        builder.note(summary.describe(first, paths.len(), splits.num_others()));
         builder.finish(first)
     }
 
@@ -272,14 +272,15 @@ impl Summary {
         }
     }
 
-    fn describe(&self, first: &Path, files: usize) -> String {
+    fn describe(&self, first: &Path, files: usize, num_other_splits: u64) -> String {
         let names = self.names.clone().unwrap_or_default();
         let (image, captions) = (&names.image, names.quoted_captions());
         let mut text = format!(
-            "`{}`: parquet, {files} file{}, {} rows; {} from `{image}`, captions from {captions}{}",
+            "`{}`: parquet, {files} file{}, {} rows{}; {} from `{image}`, captions from {captions}{}",
             first.display(),
             if files == 1 { "" } else { "s" },
-            self.rows,
+            self.rows - num_other_splits,
+            other_splits(num_other_splits),
             if self.has_images { "images" } else { "image paths" },
             names.also
         );
