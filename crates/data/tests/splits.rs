@@ -82,6 +82,17 @@ fn wrong_splits_are_refused() {
     assert!(dataset.warnings[0].contains("`fold09` (1), 2 more; set `split`"), "{:?}", dataset.warnings);
 }
 
+#[test]
+fn several_columns_of_splits_are_told() {
+    let table = "image,caption,split,split\na.png,x,train,val\nb.png,y,val,train\n";
+    let dataset = read_with("d.csv", table, |source| source.split = Some("train".into())).unwrap();
+    assert_eq!(pairs(&dataset), [("a.png".to_owned(), "x".to_owned())]);
+    let several = "several columns are named `split`; the first is used; to use another, give it a name of its own";
+    assert_eq!(dataset.warnings, [format!("`DIR/d.csv`: {several}")]);
+    let dataset = read_with("d.csv", &table.replace("split,split", "Split,split"), |_| ()).unwrap();
+    assert!(dataset.warnings[0].contains("several columns are named `Split`"), "{:?}", dataset.warnings);
+}
+
 /// A row number of `only` counts the rows of every split.
 #[test]
 fn rows_are_numbered_before_the_split() {

@@ -198,7 +198,8 @@ impl CsvSource {
         file.reader.read_exact(&mut start).map_err(failed)?;
         let mut records = Records::new(file.reader, dialect.delimiter, self.quote.unwrap_or(true), skipped_lines + 1);
         rows.paths.has_numbers = dialect.has_numbers;
-        let (mut splits, split_column) = self.splits(&dialect)?;
+        let (mut splits, split_columns) = self.splits(&dialect)?;
+        let split_column = split_columns.first().copied();
         let (mut record, mut seen) = (Record::default(), Seen::default());
         if dialect.has_header {
             self.read_record(&mut records, &mut record).map_err(failed)??;
@@ -226,7 +227,8 @@ impl CsvSource {
                 self.push(&record, &dialect, rows)?;
             }
         }
-        if let Some(name) = &dialect.doubled {
+        let doubled_split = split_column.filter(|_| split_columns.len() > 1).map(|at| &dialect.names[at]);
+        for name in dialect.doubled.iter().chain(doubled_split) {
             let text = format!(
                 "`{}`: several columns are named `{name}`; the first is used; to use another, \
                  give it a name of its own",
@@ -243,20 +245,21 @@ impl CsvSource {
         Ok((dialect, file.encoding))
     }
 
-    /// The splits to read, and the column that has them.
-    fn splits(&self, dialect: &Dialect) -> Result<(Splits, Option<usize>), DataError> {
+    /// The splits to read, and the columns with their name, of which the first has them.
+    fn splits(&self, dialect: &Dialect) -> Result<(Splits, Vec<usize>), DataError> {
         let malformed = |reason: String| DataError::Malformed { path: self.path.clone(), reason };
         let splits = Splits::parse(self.split.as_ref()).map_err(malformed)?;
-        let is_split = |(at, name): (usize, &String)| {
-            name.trim().eq_ignore_ascii_case(SPLIT) && at != dialect.image && !dialect.captions.contains(&at)
+        let is_split = |at: &usize| {
+            let is_named = dialect.has_header && dialect.names[*at].trim().eq_ignore_ascii_case(SPLIT);
+            is_named && *at != dialect.image && !dialect.captions.contains(at)
         };
-        let column = dialect.names.iter().enumerate().position(is_split).filter(|_| dialect.has_header);
-        if column.is_none() && !splits.wanted.is_empty() {
+        let columns: Vec<usize> = (0..dialect.names.len()).filter(is_split).collect();
+        if columns.is_empty() && !splits.wanted.is_empty() {
             let names = dialect.names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             let reason = format!("`split` is set, and there is no column `{SPLIT}`; its columns are {names}");
             return Err(malformed(reason));
         }
-        Ok((splits, column))
+        Ok((splits, columns))
     }
 
     /// Reads the next record; false at the end.
