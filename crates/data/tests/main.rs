@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod child;
+mod columns;
 mod decoder_tokens;
 mod faults;
 mod features;

@@ -14,6 +14,7 @@ use crate::sources::one_or_many::OneOrMany;
 use crate::sources::rows::Rows;
 use crate::sources::split_column::{SPLIT, Splits};
 use crate::sources::tables::dialect::{CLOSE_QUOTE, Dialect, Wanted};
+use crate::sources::tables::path_text::shown;
 use crate::sources::tables::records::{Found, Record, Records, Span};
 use crate::sources::tables::text_file::{TextEncoding, TextFile, row_not_utf8};
 
@@ -224,7 +225,7 @@ impl CsvSource {
             let key = record.get(dialect.image).map_or("".into(), String::from_utf8_lossy);
             if rows.selects(number, &key) {
                 seen.see(&record);
-                self.push(&record, &dialect, rows)?;
+                self.push(&record, &dialect, rows, &mut seen)?;
             }
         }
         let doubled_split = split_column.filter(|_| split_columns.len() > 1).map(|at| &dialect.names[at]);
@@ -275,7 +276,7 @@ impl CsvSource {
         })
     }
 
-    fn push(&self, record: &Record, dialect: &Dialect, rows: &mut Rows<'_>) -> Result<(), DataError> {
+    fn push(&self, record: &Record, dialect: &Dialect, rows: &mut Rows<'_>, seen: &mut Seen) -> Result<(), DataError> {
         let columns = dialect.names.len();
         if record.len() != columns {
             let reason = wrong_count(record, columns, dialect);
@@ -300,7 +301,10 @@ impl CsvSource {
         };
         let captions: Result<Vec<&str>, String> = dialect.captions.iter().map(|&at| field(at)).collect();
         match captions {
-            Ok(captions) => rows.push(record.line, image, captions.into_iter().enumerate()),
+            Ok(captions) => {
+                captions.iter().for_each(|caption| seen.see_caption(record.line, caption));
+                rows.push(record.line, image, captions.into_iter().enumerate())
+            }
             Err(reason) => rows.malformed(record.line, reason),
         }
     }
@@ -329,7 +333,13 @@ fn wrong_count(record: &Record, columns: usize, dialect: &Dialect) -> String {
     found
 }
 
-/// Quotes that may be no quotes.
+/// Whether a caption is a list of texts, as pandas writes lists into tables: `["a", "b"]` or `['a', 'b']`.
+fn is_list(caption: &str) -> bool {
+    let inner = caption.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).map_or("", str::trim);
+    inner.len() > 1 && inner.starts_with(['"', '\'']) && inner.ends_with(['"', '\''])
+}
+
+/// Quotes that may be no quotes, and captions that may be lists.
 #[derive(Default)]
 struct Seen {
     /// Number of rows with blanks before the quotes of a field, which are left off or are not; and the first line.
@@ -340,6 +350,8 @@ struct Seen {
     /// Number of rows with text after a closing quote, and the line of the first.
     after_quote: u64,
     line: u64,
+    /// Number of captions that are lists of texts, and the line and text of the first.
+    lists: (u64, u64, String),
 }
 
 impl Seen {
@@ -360,7 +372,30 @@ impl Seen {
         }
     }
 
+    fn see_caption(&mut self, line: u64, caption: &str) {
+        let caption = caption.trim();
+        if is_list(caption) {
+            if self.lists.0 == 0 {
+                self.lists = (0, line, shown(caption));
+            }
+            self.lists.0 += 1;
+        }
+    }
+
     fn warn(&self, path: &Path, rows: &mut Rows<'_>) {
+        if let (count @ 1.., line, first) = &self.lists {
+            let (captions, are) = if *count == 1 {
+                ("1 caption looks like a list".to_owned(), "is")
+            } else {
+                (format!("{count} captions look like lists"), "are")
+            };
+            rows.builder.warn(format!(
+                "`{}`, line {line}: {captions}, such as `{first}`, and {are} used as written; if the entries are \
+                 captions, convert the table to JSON lines or Parquet, where a value can be a list, or give each \
+                 caption a column of its own and name these in `captions`",
+                path.display()
+            ));
+        }
         let literally = "if quotes are part of the captions, set `quote = false`";
         if let Some(span) = self.first {
             let fields = if self.spans == 1 { "a quoted field runs" } else { "quoted fields run" };
