@@ -455,6 +455,8 @@ fn split_column_chooses_rows() {
     assert!(images[0].ends_with("images/0.png") && images[1].ends_with("images/2.png"), "{images:?}");
     let absent = read("dev", BadRows::Skip).unwrap_err();
     assert!(absent.contains("no row has the split `dev`"), "{absent}");
+    let twice = ParquetSource { captions: Some(vec!["a".to_owned(); 2]), ..source("paths.parquet") };
+    assert!(error(&twice).contains("`captions` names `a` twice"), "{}", error(&twice));
     let none = ParquetSource { split: Some("train".into()), ..source("paths.parquet") };
     assert!(error(&none).contains("`split` is set, and there is no column `split`"), "{}", error(&none));
 }

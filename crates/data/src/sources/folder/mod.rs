@@ -34,6 +34,7 @@ use crate::sources::folder::options::{CaptionsFrom, TextCaptions};
 use crate::sources::folder::sidecars::{Beside, Reading, Sidecars};
 use crate::sources::image_files::{ImageFiles, LeftOut, image_files};
 use crate::sources::one_or_many::OneOrMany;
+use crate::sources::tables::columns::repeated;
 
 /// Number of images with captions in memory at once, before they are added to the data set.
 const WAVE: usize = 8192;
@@ -349,13 +350,17 @@ pub(crate) fn caption_keys(
     caption: Option<&String>,
     captions: Option<&Vec<String>>,
 ) -> Result<Vec<String>, DataError> {
+    let repeated = captions.and_then(|captions| repeated(captions));
     let reason = match (caption, captions) {
         (None, None) => return Ok(Vec::new()),
         (Some(caption), None) => return Ok(vec![caption.clone()]),
         (Some(_), Some(_)) => "both `caption` and `captions` are set; remove one",
         (None, Some(captions)) if captions.is_empty() => "`captions` is empty; expected at least one name",
         (None, Some(captions)) if captions.len() > usize::from(u8::MAX) => "`captions` has more than 255 names",
-        (None, Some(captions)) => return Ok(captions.clone()),
+        (None, Some(captions)) => match &repeated {
+            Some(reason) => reason,
+            None => return Ok(captions.clone()),
+        },
     };
     Err(DataError::Loader { reason: format!("`{}`: {reason}", path.display()) })
 }

@@ -18,6 +18,7 @@ use crate::sources::json::shape::Shape;
 use crate::sources::one_or_many::OneOrMany;
 use crate::sources::rows::Rows;
 use crate::sources::split_column::{SPLIT, Splits};
+use crate::sources::tables::columns::repeated;
 use crate::sources::tables::text_file::{TextEncoding, TextFile, row_not_utf8};
 
 /// What a usable file holds.
@@ -173,6 +174,9 @@ impl JsonSource {
 
     /// The keys of captions that the user wrote.
     fn captions(&self) -> Result<Vec<&str>, DataError> {
+        if let Some(reason) = self.captions.as_deref().and_then(repeated) {
+            return Err(self.malformed(reason));
+        }
         match (&self.caption, &self.captions) {
             (Some(_), Some(_)) => Err(self.malformed("`caption` and `captions` are both set; remove one")),
             (None, Some(keys)) if keys.is_empty() => {

@@ -14,6 +14,7 @@ use crate::sources::parquet::files::{files, missing_parts};
 use crate::sources::parquet::rows::{Place, Row, Table, read_schema};
 use crate::sources::rows::{Rows, other_splits};
 use crate::sources::split_column::{SPLIT, Splits};
+use crate::sources::tables::columns::repeated;
 use crate::sources::webdataset::shard_patterns::common_root;
 
 /// Pages from this size on are named in the notes: reading a single image unpacks its whole page.
@@ -144,6 +145,9 @@ impl ParquetSource {
     /// The columns that are written, or those of `first`, the first file.
     fn wanted<'a>(&'a self, path: &Path, first: Option<&'a Names>) -> Result<Wanted<'a>, DataError> {
         let malformed = |reason: &str| DataError::Malformed { path: path.to_owned(), reason: reason.to_owned() };
+        if let Some(reason) = self.captions.as_deref().and_then(repeated) {
+            return Err(malformed(&reason));
+        }
         let captions = match (&self.caption, &self.captions) {
             (Some(_), Some(_)) => return Err(malformed("`caption` and `captions` are both set; remove one")),
             (None, Some(names)) if names.is_empty() => {

@@ -239,6 +239,12 @@ impl Holds {
     }
 }
 
+/// What is wrong with `captions` that have a name twice, each caption of which would be used twice.
+pub(crate) fn repeated(captions: &[String]) -> Option<String> {
+    let (_, name) = captions.iter().enumerate().find(|(at, name)| captions[..*at].contains(name))?;
+    Some(format!("`captions` names `{name}` twice, so that its captions would count twice; name it once"))
+}
+
 /// Whether no other column has the name of this one.
 fn is_unique(columns: &[String], at: usize) -> bool {
     columns.iter().filter(|name| **name == columns[at]).count() == 1

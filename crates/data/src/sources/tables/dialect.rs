@@ -141,6 +141,14 @@ impl Dialect {
                 ),
             });
         }
+        if let Some((_, column)) = captions.iter().enumerate().find(|(at, column)| captions[..*at].contains(column)) {
+            let reason = format!(
+                "`captions` names column {} (`{}`) twice, so that its captions would count twice; name it once",
+                column + 1,
+                names[*column]
+            );
+            return Err(DataError::Malformed { path: wanted.path.to_owned(), reason });
+        }
         // Columns by number are those that are meant.
         let is_guessed = |at: &usize| match *at == image {
             true => wanted.image.is_none(),
