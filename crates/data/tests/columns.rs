@@ -1,6 +1,6 @@
 //! Columns of tables: how they are named, and what their cells hold.
 
-use dualenc_data::SourceTable;
+use dualenc_data::{CsvSource, SourceTable};
 
 use crate::tables::{pairs, read_with};
 
@@ -29,14 +29,14 @@ fn lists_as_text_are_told() {
 #[test]
 fn columns_that_are_named_twice_are_refused() {
     let table = "image,a,b\na.png,x,y\n";
-    let numbers = |source: &mut dualenc_data::CsvSource, captions: &[&str]| {
+    let set = |source: &mut CsvSource, captions: &[&str]| {
         source.captions = Some(captions.iter().map(|&name| name.to_owned()).collect());
     };
-    let error = read_with("d.csv", table, |source| numbers(source, &["a", "b", "a"])).unwrap_err();
+    let error = read_with("d.csv", table, |source| set(source, &["a", "b", "a"])).unwrap_err();
     let expected = "`DIR/d.csv` is malformed: `captions` names column 2 (`a`) twice, so that its captions would count \
                     twice; name it once";
     assert_eq!(error, expected);
-    let error = read_with("d.csv", table, |source| numbers(source, &["a", "2"])).unwrap_err();
+    let error = read_with("d.csv", table, |source| set(source, &["a", "2"])).unwrap_err();
     assert_eq!(error, expected);
 
     let dir = tempfile::tempdir().unwrap();
@@ -55,4 +55,52 @@ fn columns_that_are_named_twice_are_refused() {
             "{form}: {error}"
         );
     }
+}
+
+/// Sets `image` and `caption`; an empty name: the default.
+fn with(table: &str, image: &str, caption: &str) -> Result<Vec<(String, String)>, String> {
+    let dataset = read_with("d.csv", table, |source| {
+        source.image = (!image.is_empty()).then(|| image.to_owned());
+        source.caption = (!caption.is_empty()).then(|| caption.to_owned());
+    });
+    dataset.map(|dataset| pairs(&dataset))
+}
+
+#[test]
+fn numbers_and_names_of_columns_mix() {
+    let named = "image,caption\na.png,x\nb.png,y\n";
+    let expected = with(named, "", "").unwrap();
+    for (image, caption) in [("", "2"), ("1", ""), ("1", "2"), ("image", "2"), ("1", "caption")] {
+        assert_eq!(with(named, image, caption).unwrap(), expected, "{image} {caption}");
+    }
+    let doubled = "image,caption,caption\na.png,w,x\nb.png,w,y\n";
+    for (image, caption) in [("", "3"), ("image", "3"), ("1", "3")] {
+        assert_eq!(with(doubled, image, caption).unwrap(), expected, "{image} {caption}");
+    }
+    let error = with(doubled, "", "caption").unwrap_err();
+    assert!(error.contains("name the columns by number, such as `image = \"1\"` and `caption = \"2\"`"), "{error}");
+    // Without a name, the first line is known by its looks.
+    let headless = "a.png,x\nb.png,y\n";
+    assert_eq!(with(headless, "1", "2").unwrap(), expected);
+    for (image, caption) in [("1", ""), ("", "2")] {
+        let error = with(headless, image, caption).unwrap_err();
+        assert!(error.contains("name the columns by number, such as `image = \"1\"` and `caption = \"2\"`"), "{error}");
+    }
+    let unknown = "x,y,z\na,b,c\n";
+    let error = with(unknown, "1", "").unwrap_err();
+    assert!(error.contains("no column `caption`"), "{error}");
+    let error = with(unknown, "", "2").unwrap_err();
+    assert!(error.contains("no column `image`"), "{error}");
+    let error = with(named, "", "7").unwrap_err();
+    assert!(error.contains("no column `7`") && error.contains("there are 2 columns"), "{error}");
+}
+
+#[test]
+fn numbers_need_quotes() {
+    for set in ["image = 1", "caption = 3", "captions = [\"x\", 3]"] {
+        let error = toml::from_str::<CsvSource>(&format!("path = \"d.csv\"\n{set}")).unwrap_err().to_string();
+        assert!(error.contains("expected a string: the name of a column, or its number in quotes"), "{error}");
+    }
+    let source: CsvSource = toml::from_str("path = \"d.csv\"\nimage = \"1\"\ncaptions = [\"2\"]").unwrap();
+    assert_eq!((source.image.as_deref(), source.captions), (Some("1"), Some(vec!["2".to_owned()])));
 }

@@ -10,6 +10,7 @@ use crate::dataset::Dataset;
 use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
 use crate::error::DataError;
+use crate::sources::column_name::{column, columns};
 use crate::sources::one_or_many::OneOrMany;
 use crate::sources::rows::Rows;
 use crate::sources::split_column::{SPLIT, Splits};
@@ -30,13 +31,13 @@ pub struct CsvSource {
     pub path: PathBuf,
     /// Column of the image path: its name, or its 1-based number if no column has that name. Default: `image`, or else
     /// the one column with another usual name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "column", skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Column of the caption. Default: `caption`, or else the one column with another usual name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "column", skip_serializing_if = "Option::is_none")]
     pub caption: Option<String>,
     /// Columns of several captions, in place of `caption`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "columns", skip_serializing_if = "Option::is_none")]
     pub captions: Option<Vec<String>>,
     /// Directory that image paths are relative to. Default: the directory of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::counted::counted;
 use crate::error::DataError;
 use crate::sources::image_files::is_image_name;
 use crate::sources::tables::columns::{Holds, is_about};
@@ -245,21 +246,49 @@ fn first_rows(text: &[u8], delimiter: u8, has_quotes: bool, is_whole: bool) -> V
     rows
 }
 
-/// The columns by the names in the header, or else by what is left and by the values.
+/// The columns by the names in the header, or else by what is left and by the values. Beside a column with such a name,
+/// others may be written by their numbers.
 fn find_columns(wanted: Wanted<'_>, rows: &[Vec<String>]) -> Result<(usize, Vec<usize>), MissingColumn> {
     let header = &rows[0];
     let find = |holds: Holds, name: Option<&str>| {
-        holds.find(header, name).map_err(|hint| (holds, name.map(str::to_owned), hint))
+        holds.find(header, name).map_err(|hint| {
+            let is_number = name.is_some_and(|name| name.parse::<usize>().is_ok());
+            let hint = if is_number { format!("; there are {}", counted(header.len(), "column")) } else { hint };
+            (holds, name.map(str::to_owned), hint)
+        })
     };
-    let image = find(Holds::Image, wanted.image).or_else(|missing| by_values(wanted, rows, missing))?;
-    let captions = if wanted.captions.is_empty() {
-        let other = 1_usize.wrapping_sub(image);
-        let is_other = header.len() == 2 && !header[other].is_empty() && !is_about(&header[other]);
-        vec![find(Holds::Caption, None).or_else(|missing| if is_other { Ok(other) } else { Err(missing) })?]
+    let image = find(Holds::Image, wanted.image).or_else(|missing| by_values(wanted, rows, missing));
+    let captions: Vec<Result<usize, MissingColumn>> = if wanted.captions.is_empty() {
+        vec![find(Holds::Caption, None)]
     } else {
-        wanted.captions.iter().map(|name| find(Holds::Caption, Some(name))).collect::<Result<_, _>>()?
+        wanted.captions.iter().map(|name| find(Holds::Caption, Some(name))).collect()
     };
-    Ok((image, captions))
+    // Numbers alone do not say whether the first line is a header.
+    let is_header = wanted.header == Some(true) || image.is_ok() || captions.iter().any(Result::is_ok);
+    let number = |missing: &MissingColumn| numbered(missing.1.as_deref()?, header.len());
+    let (image, captions) = match image {
+        // What is wrong is the other column, not the number.
+        Err(missing) if !is_header && number(&missing).is_some() => {
+            let other = captions.into_iter().filter_map(Result::err).find(|other| number(other).is_none());
+            return Err(other.unwrap_or(missing));
+        }
+        Err(missing) => (number(&missing).ok_or(missing)?, captions),
+        Ok(image) => (image, captions),
+    };
+    let other = 1_usize.wrapping_sub(image);
+    let is_other = header.len() == 2 && !header[other].is_empty() && !is_about(&header[other]);
+    let caption = |found: Result<usize, MissingColumn>| {
+        found.or_else(|missing| match missing.1 {
+            None if is_other => Ok(other),
+            _ => number(&missing).ok_or(missing),
+        })
+    };
+    Ok((image, captions.into_iter().map(caption).collect::<Result<_, _>>()?))
+}
+
+/// The column with this 1-based number, of `count`.
+fn numbered(name: &str, count: usize) -> Option<usize> {
+    name.parse().ok().filter(|at| (1..=count).contains(at)).map(|at: usize| at - 1)
 }
 
 /// The only column with values that are names of images, if these are there; else `missing`, which names it.
@@ -290,7 +319,7 @@ fn by_values(wanted: Wanted<'_>, rows: &[Vec<String>], missing: MissingColumn) -
 fn choose(wanted: Wanted<'_>, rows: &[Vec<String>], delimiter: u8) -> Result<(usize, Vec<usize>, bool), DataError> {
     let first = &rows[0][..];
     let numbered = || {
-        let number = |name: &str| name.parse().ok().filter(|at| (1..=first.len()).contains(at)).map(|at: usize| at - 1);
+        let number = |name: &str| numbered(name, first.len());
         let captions: Option<Vec<usize>> = wanted.captions.iter().map(|name| number(name)).collect();
         Some((number(wanted.image?)?, captions.filter(|captions| !captions.is_empty())?))
     };
