@@ -104,3 +104,20 @@ fn numbers_need_quotes() {
     let source: CsvSource = toml::from_str("path = \"d.csv\"\nimage = \"1\"\ncaptions = [\"2\"]").unwrap();
     assert_eq!((source.image.as_deref(), source.captions), (Some("1"), Some(vec!["2".to_owned()])));
 }
+
+#[test]
+fn quotes_of_captions_are_told_where_paths_lose_theirs() {
+    let table = "image,caption\n'a.png','cap 0'\n'b.png',it's\n'a.png','cap 1'\n";
+    let dataset = read_with("d.csv", table, |_| ()).unwrap();
+    assert_eq!(pairs(&dataset)[0], ("a.png".to_owned(), "'cap 0'".to_owned()));
+    assert_eq!(
+        dataset.warnings,
+        [
+            "`DIR/d.csv`, line 2: 2 captions are in quotes as image paths are, such as `'cap 0'`, and used with their \
+             quotes, unlike the paths; if these are no part of captions, write the table with `\"` in their place",
+            "`d.csv`: 3 image paths are read without the quotes around them, such as `'a.png'`"
+        ]
+    );
+    let plain = read_with("d.csv", "image,caption\na.png,'cap 0'\n", |_| ()).unwrap();
+    assert!(plain.warnings.is_empty(), "{:?}", plain.warnings);
+}

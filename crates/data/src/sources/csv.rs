@@ -340,6 +340,12 @@ fn is_list(caption: &str) -> bool {
     inner.len() > 1 && inner.starts_with(['"', '\'']) && inner.ends_with(['"', '\''])
 }
 
+/// Whether a caption is within quotes that the table does not take as such.
+fn is_quoted(caption: &str) -> bool {
+    let within = |quote| caption.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+    within('\'').or_else(|| within('"')).is_some()
+}
+
 /// Quotes that may be no quotes, and captions that may be lists.
 #[derive(Default)]
 struct Seen {
@@ -353,6 +359,8 @@ struct Seen {
     line: u64,
     /// Number of captions that are lists of texts, and the line and text of the first.
     lists: (u64, u64, String),
+    /// Number of captions within quotes that are part of them, and the line and text of the first.
+    quoted: (u64, u64, String),
 }
 
 impl Seen {
@@ -375,11 +383,13 @@ impl Seen {
 
     fn see_caption(&mut self, line: u64, caption: &str) {
         let caption = caption.trim();
-        if is_list(caption) {
-            if self.lists.0 == 0 {
-                self.lists = (0, line, shown(caption));
+        for (seen, is_seen) in [(&mut self.lists, is_list(caption)), (&mut self.quoted, is_quoted(caption))] {
+            if is_seen {
+                if seen.0 == 0 {
+                    *seen = (0, line, shown(caption));
+                }
+                seen.0 += 1;
             }
-            self.lists.0 += 1;
         }
     }
 
@@ -394,6 +404,17 @@ impl Seen {
                 "`{}`, line {line}: {captions}, such as `{first}`, and {are} used as written; if the entries are \
                  captions, convert the table to JSON lines or Parquet, where a value can be a list, or give each \
                  caption a column of its own and name these in `captions`",
+                path.display()
+            ));
+        }
+        // Without quotes around paths, those of a caption are its own.
+        if let (count @ 1.., line, first) = &self.quoted
+            && rows.paths.has_quotes()
+        {
+            let captions = if *count == 1 { "1 caption is" } else { &format!("{count} captions are") };
+            rows.builder.warn(format!(
+                "`{}`, line {line}: {captions} in quotes as image paths are, such as `{first}`, and used with their \
+                 quotes, unlike the paths; if these are no part of captions, write the table with `\"` in their place",
                 path.display()
             ));
         }

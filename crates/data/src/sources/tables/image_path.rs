@@ -83,6 +83,11 @@ impl ImagePaths {
         &self.root
     }
 
+    /// Whether paths were read without quotes that are around them.
+    pub(crate) fn has_quotes(&self) -> bool {
+        self.readings.contains_key(&Reading::Quotes)
+    }
+
     /// The file that `written` means; as written if there is none. The error says why it cannot be a local path.
     pub(crate) fn find(&mut self, written: &str) -> Result<PathBuf, String> {
         if self.last.0 == written && !written.is_empty() {
