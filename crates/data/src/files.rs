@@ -1,4 +1,4 @@
-//! Opens files, and tells whether one exists. That the system cannot tell is an error, not an absent file: something
+//! Opens files, and tells what they are and whether one exists. That the system cannot tell is an error, not an absent file: something
 //! else would be used in its place, without a word.
 
 use std::fs::{File, Metadata};
@@ -33,6 +33,11 @@ pub(crate) fn is_file(path: &Path) -> Result<bool, DataError> {
 /// Whether `path` is a directory.
 pub(crate) fn is_dir(path: &Path) -> Result<bool, DataError> {
     Ok(metadata(path)?.is_some_and(|metadata| metadata.is_dir()))
+}
+
+/// Whether `path` has the extension of a tar file.
+pub(crate) fn is_tar(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar"))
 }
 
 /// Opens `path`. A pipe or a device is refused: opening one can wait for ever, and what is read once is gone.

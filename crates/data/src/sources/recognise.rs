@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::counted::counted;
 use crate::error::DataError;
-use crate::files::is_dir;
+use crate::files::{is_dir, is_tar};
 use crate::sources::Source;
 use crate::sources::class_folder::class_folder;
 use crate::sources::classes::ClassesSource;
@@ -189,7 +189,7 @@ impl Source {
             "json" => Ok(Self::Json(JsonSource::new(path))),
             // Compressed shards too: their reader says what to do.
             "tar" | "tgz" => Ok(Self::Webdataset(WebdatasetSource::new(path))),
-            "gz" if path.file_stem().is_some_and(|stem| Path::new(stem).extension().is_some_and(|it| it == "tar")) => {
+            "gz" if path.file_stem().is_some_and(|stem| is_tar(Path::new(stem))) => {
                 Ok(Self::Webdataset(WebdatasetSource::new(path)))
             }
             _ => by_content(path, extension),
@@ -201,7 +201,7 @@ impl Source {
 fn has_shards(path: &Path) -> Result<bool, DataError> {
     for entry in std::fs::read_dir(path).map_err(DataError::read(path))? {
         let name = entry.map_err(DataError::read(path))?.path();
-        if name.extension().is_some_and(|extension| extension == "tar") {
+        if is_tar(&name) {
             return Ok(true);
         }
     }

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use crate::files::is_tar;
 use crate::parquet::footer::MAGIC;
 use crate::sources::image_files::IMAGE_EXTENSIONS;
 use crate::sources::parquet::files::is_parquet;
@@ -22,10 +23,9 @@ pub(crate) fn looks_like_parquet(path: &Path) -> bool {
     let is_beside = |file: &Path| file.with_extension("").is_dir();
     let is_table =
         |file: &Path| is_parquet(file) && file.file_stem().is_some_and(|stem| stem != "metadata") && !is_beside(file);
-    let is_shard = |file: &Path| file.extension().is_some_and(|extension| extension == "tar");
     let is_image = |file: &Path| {
         let extension = file.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         IMAGE_EXTENSIONS.contains(&extension.as_str())
     };
-    !has(path, &is_shard) && !has(path, &is_image) && (has(path, &is_table) || has(&path.join("data"), &is_table))
+    !has(path, &is_tar) && !has(path, &is_image) && (has(path, &is_table) || has(&path.join("data"), &is_table))
 }

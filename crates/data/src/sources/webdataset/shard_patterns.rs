@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::counted::counted;
 use crate::error::DataError;
-use crate::files::{is_dir, metadata};
+use crate::files::{is_dir, is_tar, metadata};
 use crate::sources::folder::file_names::{folders, quoted, splits};
 
 /// Maximum number of shards that one brace pattern may name.
@@ -126,7 +126,7 @@ fn collect(
         let entry = entry.map_err(DataError::read(dir))?;
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().to_lowercase();
-        if path.extension().is_some_and(|extension| extension == "tar") {
+        if is_tar(&path) {
             here.push(path);
         } else if COMPRESSED.iter().any(|end| name.ends_with(end)) {
             compressed.push(path);
@@ -199,6 +199,17 @@ pub(crate) fn expand_braces(pattern: &str) -> Result<Vec<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extensions_may_be_in_upper_case() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["0.tar", "1.TAR", "2.Tar", "3.tara"] {
+            std::fs::write(dir.path().join(name), b"").unwrap();
+        }
+        let (found, warnings) = shards(&[dir.path().to_owned()]).unwrap();
+        assert_eq!(found, ["0.tar", "1.TAR", "2.Tar"].map(|name| dir.path().join(name)));
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
 
     #[test]
     fn expands_braces() {

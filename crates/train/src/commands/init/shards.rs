@@ -46,7 +46,9 @@ fn path_of(set: Vec<PathBuf>, all: &[PathBuf]) -> OneOrMany<PathBuf> {
     });
     let start = start.trim_end_matches(|letter: char| letter.is_ascii_digit());
     let named = all.iter().filter(|shard| name(shard).starts_with(start)).count();
-    if named != set.len() || start.contains(['*', '?', '{', '[']) {
+    // The pattern has the extension in lower case.
+    let is_lower = set.iter().all(|shard| shard.extension().is_some_and(|extension| extension == "tar"));
+    if !is_lower || named != set.len() || start.contains(['*', '?', '{', '[']) {
         return OneOrMany(set);
     }
     OneOrMany(vec![first.with_file_name(format!("{start}*.tar"))])
@@ -63,6 +65,8 @@ mod tests {
         let found = sets(&["d/test-0.tar", "d/train-00.tar", "d/train-01.tar", "d/val-0.tar", "d/x.tar"]).unwrap();
         assert_eq!(found.train, paths(&["d/train-*.tar"]));
         assert_eq!(found.validation, Some(paths(&["d/val-0.tar"])));
+        let upper = sets(&["d/train-00.tar", "d/train-01.TAR", "d/val-0.tar"]).unwrap();
+        assert_eq!(upper.train, paths(&["d/train-00.tar", "d/train-01.TAR"]));
         assert_eq!(found.unused, [paths(&["d/test-0.tar"]), paths(&["d/x.tar"])]);
         // No pattern names these alone.
         let found = sets(&["0-train.tar", "1-val.tar", "2-train.tar"]).unwrap();
