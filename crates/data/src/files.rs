@@ -1,5 +1,5 @@
-//! Opens files, and tells what they are and whether one exists. That the system cannot tell is an error, not an absent file: something
-//! else would be used in its place, without a word.
+//! Opens files, and tells what they are and whether one exists. That the system cannot tell is an error, not an absent
+//! file: something else would be used in its place, without a word.
 
 use std::fs::{File, Metadata};
 use std::io::{Error, ErrorKind};

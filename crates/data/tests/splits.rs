@@ -89,7 +89,7 @@ fn several_columns_of_splits_are_told() {
     assert_eq!(pairs(&dataset), [("a.png".to_owned(), "x".to_owned())]);
     let several = "several columns are named `split`; the first is used; to use another, give it a name of its own";
     assert_eq!(dataset.warnings, [format!("`DIR/d.csv`: {several}")]);
-    let dataset = read_with("d.csv", &table.replace("split,split", "Split,split"), |_| ()).unwrap();
+    let dataset = read_with("d.csv", table.replace("split,split", "Split,split"), |_| ()).unwrap();
     assert!(dataset.warnings[0].contains("several columns are named `Split`"), "{:?}", dataset.warnings);
 }
 
