@@ -15,9 +15,9 @@ fn lists_as_text_are_told() {
     assert_eq!(
         dataset.warnings,
         [format!(
-            "`DIR/d.csv`, line 3: 2 captions look like lists, such as `{list}`, and are used as written; if the entries \
-             are captions, convert the table to JSON lines or Parquet, where a value can be a list, or give each caption \
-             a column of its own and name these in `captions`"
+            "`DIR/d.csv`, line 3: 2 captions look like lists, such as `{list}`, and are used as written; if the \
+             entries are captions, convert the table to JSON lines or Parquet, where a value can be a list, or give \
+             each caption a column of its own and name these in `captions`"
         )]
     );
     let dataset = read_with("d.tsv", "image\tcaption\na.png\t['x']\n", |_| ()).unwrap();
