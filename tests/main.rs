@@ -32,6 +32,7 @@ mod init;
 mod init_layouts;
 mod init_mistakes;
 mod inspect;
+mod kept_inputs;
 mod kill;
 mod large_data;
 mod layer_lists;

@@ -40,6 +40,7 @@ pub use commands::init::request::{InitColumns, InitReport, InitRequest};
 pub use commands::inspect::directory::inspect;
 pub use commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
 pub use commands::interpolate::Interpolation;
+pub use commands::kept_inputs::Inputs;
 pub use commands::metrics::request::{MetricsFormat, MetricsRequest, WrittenMetrics};
 pub use commands::metrics::write_metrics::write_metrics;
 pub use commands::pack::manifest::BAD_SAMPLES;

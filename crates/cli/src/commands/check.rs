@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 use dualenc_train::config::ConfigError;
-use dualenc_train::{CONFIG_PROBLEM, CheckOptions, Finding, Level, TrainError, counted};
+use dualenc_train::{CONFIG_PROBLEM, CheckOptions, Finding, Inputs, Level, TrainError, counted};
 
 use crate::args::ConfigArgs;
 use crate::exit::Ending;
@@ -45,6 +45,7 @@ pub fn run(args: CheckArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     // It writes nothing but the findings, at its end.
     let _signals = Signals::end_at_once()?;
     let draft = args.config.load_draft()?;
+    results::check(args.json.as_deref(), &Inputs::new().config(&args.config.config, &draft.config))?;
     let (found, done) = dualenc_train::check(&draft, CheckOptions { fast: args.fast }, reporter);
     reporter.finish();
     let problems = found.texts(Level::Problem);

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use dualenc_train::{Compute, EmbedRequest};
+use dualenc_train::{Compute, EmbedRequest, Inputs};
 
 use crate::args::{DimArgs, ModelArgs, parse_fraction};
 use crate::exit::Ending;
@@ -64,6 +64,11 @@ pub struct EmbedArgs {
 
 pub fn run(args: EmbedArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
+    Inputs::new()
+        .data("--images", args.images.as_deref())
+        .data("--texts", args.texts.as_deref())
+        .models("--model", [args.model.model.as_path()])
+        .keep([("--out", Some(args.out.as_path()))])?;
     let compute = Compute::select(&args.device, None)?;
     let mut model = args.dim.cut(args.model.load(&compute, reporter)?, reporter)?;
     if let Some(pixels) = args.max_pixels {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args, ValueEnum, ValueHint};
 use dualenc_train::config::{EvalData, EvalSection, RunConfig, Task};
 use dualenc_train::{
-    Compute, Details, Encoder, EvalRecord, Evaluation, Event, LoadedModel, LockedFingerprints, LockedTowers, Objective,
-    Observer, StopFlag, TrainError, feature_cache_of, fit_to_run,
+    Compute, Details, Encoder, EvalRecord, Evaluation, Event, Inputs, LoadedModel, LockedFingerprints, LockedTowers,
+    Objective, Observer, StopFlag, TrainError, feature_cache_of, fit_to_run,
 };
 
 use serde_json::{Map, Value, json};
@@ -162,11 +162,12 @@ pub enum EvalTask {
 pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
     refuse_unused(&args)?;
-    results::check(args.json.as_deref())?;
+    results::check(args.json.as_deref(), &inputs_of(&args))?;
     let device = args.device.as_deref();
     let records = match (&args.config, &args.model, args.task) {
-        (Some(config), _, _) => {
-            let config = RunConfig::load(config, &args.overrides)?;
+        (Some(path), _, _) => {
+            let config = RunConfig::load(path, &args.overrides)?;
+            results::check(args.json.as_deref(), &Inputs::new().config(path, &config))?;
             let evaluations = open_evaluations(&config)?;
             let compute = Compute::select(device.unwrap_or(config.run.device.first()), config.run.threads)?;
             let dir = args.checkpoint.as_deref().unwrap_or(&config.run.dir);
@@ -221,6 +222,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         }
         (None, Some(dir), None) => {
             let config = config_of_run(dir)?;
+            results::check(args.json.as_deref(), &Inputs::new().run("--model", dir))?;
             let evaluations = open_evaluations(&config)?.into_iter().map(|evaluation| match args.max_bad_fraction {
                 Some(fraction) => evaluation.with_max_bad_fraction(fraction),
                 None => evaluation,
@@ -290,6 +292,20 @@ fn with_details(mut value: Value, found: &Details) -> Value {
         object.extend(details);
     }
     value
+}
+
+/// What the options name.
+fn inputs_of(args: &EvalArgs) -> Inputs {
+    Inputs::new()
+        .data("--config", args.config.as_deref())
+        .data("--images", args.images.as_deref())
+        .data("--data", args.data.as_deref())
+        .data("--train-images", args.train_images.as_deref())
+        .data("--train-data", args.train_data.as_deref())
+        .data("--classnames", args.classnames.as_deref())
+        .data("--templates", args.templates.as_deref())
+        .models("--model", args.model.as_deref())
+        .models("--checkpoint", args.checkpoint.as_deref())
 }
 
 /// Refuses options that the task, or an evaluation by config, does not read.

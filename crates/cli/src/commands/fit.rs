@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 use dualenc_train::config::RunConfig;
-use dualenc_train::{Event, FitReport, HeldOutReport, Observer, TrainError, counted};
+use dualenc_train::{Event, FitReport, HeldOutReport, Inputs, Observer, TrainError, counted};
 
 use crate::args::ConfigArgs;
 use crate::exit::Ending;
@@ -63,7 +63,7 @@ pub fn run(mut args: FitArgs, reporter: &mut Reporter) -> anyhow::Result<Ending>
     });
     args.config.overrides.extend(method.map(|method| format!("model.head_init={method}")));
     let config = args.config.load_for_fit()?;
-    results::check(args.json.as_deref())?;
+    results::check(args.json.as_deref(), &Inputs::new().config(&args.config.config, &config))?;
     let signals = Signals::end_at_once()?;
     let mut observer = BeginWork { signals: &signals, observer: reporter };
     let found = match dualenc_train::fit(&config, signals.flag(), &mut observer) {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
-use dualenc_train::{Compute, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport, counted};
+use dualenc_train::{Compute, HeadReport, Inputs, Inspection, Kind, RunReport, TowerReport, WeightsReport, counted};
 use indicatif::HumanCount;
 use textwrap::{WordSeparator, WordSplitter, WrapAlgorithm};
 
@@ -40,6 +40,7 @@ const LABEL_WIDTH: usize = 14;
 const WIDTH: usize = 110;
 
 pub fn run(args: InspectArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+    results::check(args.json.as_deref(), &Inputs::new().models("DIR", [args.dir.as_path()]))?;
     let compute = Compute::select("cpu", None)?;
     let found = dualenc_train::inspect(&args.dir, &compute.device)?;
     reporter.finish();

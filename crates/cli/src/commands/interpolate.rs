@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 use dualenc_train::config::RunConfig;
 use dualenc_train::{
-    Compute, EvalRecord, Event, ExportRequest, Interpolation, Observer, TrainError, export, fit_to_run,
+    Compute, EvalRecord, Event, ExportRequest, Inputs, Interpolation, Observer, TrainError, export, fit_to_run,
 };
 use serde_json::json;
 
@@ -68,6 +68,12 @@ struct Row {
 pub fn run(args: InterpolateArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
     let given = args.config.as_deref().map(|path| RunConfig::load(path, &args.overrides)).transpose()?;
+    let mut inputs =
+        Inputs::new().models("--model", [args.model.model.as_path()]).models("--base", args.base.as_deref());
+    if let (Some(path), Some(config)) = (&args.config, &given) {
+        inputs = inputs.config(path, config);
+    }
+    results::check(args.json.as_deref(), &inputs)?;
     if args.out.is_some() && args.alpha.len() != 1 {
         let found = args.alpha.len();
         let problem = format!("`--out` writes one model, but `--alpha` lists {found} values; give one");
@@ -83,6 +89,9 @@ pub fn run(args: InterpolateArgs, reporter: &mut Reporter) -> anyhow::Result<End
     let base = args.base.as_deref().map(|dir| load_model(dir, false, &compute, reporter)).transpose()?;
     let is_given = given.is_some();
     let config = given.or_else(|| trained.config.clone());
+    if !is_given {
+        results::check(args.json.as_deref(), &Inputs::new().run("--model", &args.model.model))?;
+    }
     let evaluations = match (&config, &args.out) {
         (_, Some(_)) => Vec::new(),
         (Some(config), None) if is_given => {

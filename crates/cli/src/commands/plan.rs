@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
+use dualenc_train::Inputs;
 
 use crate::args::ConfigArgs;
 use crate::exit::Ending;
@@ -33,6 +34,7 @@ pub struct PlanArgs {
 
 pub fn run(args: PlanArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let config = args.config.load()?;
+    results::check(args.json.as_deref(), &Inputs::new().config(&args.config.config, &config))?;
     let signals = Signals::end_at_once()?;
     // From the start, so that a signal does not leave its temporary directory behind.
     let plan = dualenc_train::make_plan(&config, args.steps, signals.begin_work(), reporter)?;

@@ -1,11 +1,11 @@
 //! `dualenc probe`.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum, ValueHint};
 use dualenc_train::config::Pool;
-use dualenc_train::{Combination, Compute, Layers, ProbeReport, ProbeRequest, ProbedTower, counted};
+use dualenc_train::{Combination, Compute, Inputs, Layers, ProbeReport, ProbeRequest, ProbedTower, counted};
 
 use crate::args::parse_fraction;
 use crate::exit::Ending;
@@ -105,7 +105,11 @@ fn parse_layers(text: &str) -> Result<Layers, String> {
 
 pub fn run(args: ProbeArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
-    results::check(args.json.as_deref())?;
+    let inputs = Inputs::new()
+        .data("--data", [args.data.as_path()])
+        .models("--image-towers", args.image_towers.iter().map(Path::new))
+        .models("--text-towers", args.text_towers.iter().map(Path::new));
+    results::check(args.json.as_deref(), &inputs)?;
     let compute = Compute::select(&args.device, None)?;
     let pools: Vec<Pool> = args
         .pooling

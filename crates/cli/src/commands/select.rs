@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueHint};
 use dualenc_data::{DataError, read_templates};
 use dualenc_train::{
-    ClassQuota, ClusterCap, Compute, LeftOutBy, SelectRequest, Selected, TrainError, counted, parse_class_names, select,
+    ClassQuota, ClusterCap, Compute, Inputs, LeftOutBy, SelectRequest, Selected, TrainError, counted,
+    parse_class_names, select,
 };
 
 use crate::args::{ConfigArgs, parse_count, parse_fraction};
@@ -97,8 +98,15 @@ fn parse_share(text: &str) -> Result<f64, String> {
 
 pub fn run(args: SelectArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
-    results::check(args.json.as_deref())?;
     let config = args.config.load()?;
+    let inputs = Inputs::new()
+        .config(&args.config.config, &config)
+        .data("--classnames", args.classnames.as_deref().map(Path::new))
+        .data("--templates", args.templates.as_deref())
+        .data("--union", args.union.as_deref())
+        .models("--model", args.model.as_deref());
+    inputs.keep([("--out", Some(args.out.as_path())), ("--json", args.json.as_deref())])?;
+    results::check(args.json.as_deref(), &inputs)?;
     let compute = Compute::select(config.run.device.first(), config.run.threads)?.computing_as(&config.run)?;
     let classes = match (&args.classnames, args.per_class) {
         (Some(names), Some(per_class)) => {

@@ -4,11 +4,12 @@ use std::io::{self, StdoutLock, Write};
 use std::path::Path;
 
 use anyhow::anyhow;
-use dualenc_train::{TrainError, check_output_file};
+use dualenc_train::{Inputs, TrainError, check_output_file};
 use serde_json::Value;
 
-/// Checks, before the work, that a file can be at the argument of `--json`.
-pub fn check(json: Option<&Path>) -> Result<(), TrainError> {
+/// Checks, before the work, that a file can be at the argument of `--json`, and that it replaces none of `inputs`.
+pub fn check(json: Option<&Path>, inputs: &Inputs) -> Result<(), TrainError> {
+    inputs.keep([("--json", json)])?;
     json.filter(|path| *path != Path::new("-")).map_or(Ok(()), check_output_file)
 }
 

@@ -9,6 +9,7 @@
 //! - `embed`: writes embeddings of images and texts.
 //! - `export`: writes a directory for transformers or sentence-transformers.
 //! - `evaluated_run`: fits evaluations of another config to the run that they evaluate.
+//! - `kept_inputs`: inputs that no output may replace.
 //! - `listed_images`: the images at a path, for commands that take one.
 //! - `interpolate`: mixes the weights before and after training.
 //! - `fit`: aligns two towers in closed form.
@@ -33,6 +34,7 @@ pub(crate) mod fit;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
+pub(crate) mod kept_inputs;
 pub(crate) mod listed_images;
 pub(crate) mod metrics;
 pub(crate) mod pack;

@@ -1,11 +1,11 @@
 //! `dualenc classify`.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
 use dualenc_data::{parse_template, read_templates};
-use dualenc_train::{Classification, ClassifyRequest, Compute, TrainError, counted, parse_labels};
+use dualenc_train::{Classification, ClassifyRequest, Compute, Inputs, TrainError, counted, parse_labels};
 use serde_json::{Value, json};
 
 use crate::args::{DimArgs, ModelArgs};
@@ -68,7 +68,12 @@ pub struct ClassifyArgs {
 
 pub fn run(args: ClassifyArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
-    results::check(args.json.as_deref())?;
+    let inputs = Inputs::new()
+        .data("IMAGE", args.images.iter().map(PathBuf::as_path))
+        .data("--labels", [Path::new(&args.labels)])
+        .data("--templates", args.templates.as_deref())
+        .models("--model", [args.model.model.as_path()]);
+    results::check(args.json.as_deref(), &inputs)?;
     let labels = parse_labels(&args.labels)?;
     let templates = match &args.templates {
         Some(path) => read_templates(path).map_err(TrainError::from)?,

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use dualenc_train::Index;
+use dualenc_train::{Index, Inputs};
 
 use crate::commands::apply::search::Among;
 use crate::exit::Ending;
@@ -34,6 +34,7 @@ pub struct IndexArgs {
 
 pub fn run(args: IndexArgs) -> anyhow::Result<Ending> {
     let _signals = Signals::end_at_once()?;
+    Inputs::new().data("EMBEDS", [args.embeds.as_path()]).keep([("--out", Some(args.out.as_path()))])?;
     let index = Index::open(&args.embeds, Among::part(args.among)).map_err(dualenc_train::TrainError::from)?;
     dualenc_train::write_index(&index, &args.out)?;
     let (rows, dim) = (index.rows(), index.dim());

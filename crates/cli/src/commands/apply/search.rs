@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
-use dualenc_train::{Answer, Compute, Event, Hit, Index, Observer, Part, Query, SearchRequest, TrainError};
+use dualenc_train::{Answer, Compute, Event, Hit, Index, Inputs, Observer, Part, Query, SearchRequest, TrainError};
 use serde_json::json;
 
 use crate::args::{DimArgs, ModelArgs};
@@ -91,7 +91,12 @@ impl Among {
 
 pub fn run(args: SearchArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
-    results::check(args.json.as_deref())?;
+    let inputs = Inputs::new()
+        .data("--index", [args.index.as_path()])
+        .data("--image", args.images.iter().map(PathBuf::as_path))
+        .models("--model", [args.model.model.as_path()]);
+    results::check(args.json.as_deref(), &inputs)?;
+    inputs.keep([("--json", args.json.as_deref()), ("--html", args.html.as_deref())])?;
     // Before the model, which takes longer to load.
     let index = Index::open(&args.index, Among::part(args.among)).map_err(TrainError::from)?;
     if !index.has_names() {

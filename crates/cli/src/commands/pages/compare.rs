@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
+use dualenc_train::Inputs;
 
 use crate::commands::pages::written;
 use crate::exit::Ending;
@@ -26,6 +27,8 @@ pub struct CompareArgs {
 }
 
 pub fn run(args: CompareArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+    let runs = args.runs.iter().map(PathBuf::as_path);
+    Inputs::new().models("RUN", runs).keep([("--out", Some(args.out.as_path()))])?;
     let page = dualenc_train::compare(&args.runs, &args.out, reporter)?;
     reporter.finish();
     written::print(&mut std::io::stdout().lock(), &page)?;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
-use dualenc_train::{MetricsFormat, MetricsRequest, WrittenMetrics};
+use dualenc_train::{Inputs, MetricsFormat, MetricsRequest, WrittenMetrics};
 
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
@@ -50,6 +50,7 @@ pub fn run(args: MetricsArgs, reporter: &mut Reporter) -> anyhow::Result<Ending>
         Format::Mlflow => MetricsFormat::Mlflow,
         Format::Tensorboard => MetricsFormat::Tensorboard,
     };
+    Inputs::new().models("RUN", [args.run.as_path()]).keep([("--out", args.out.as_deref())])?;
     let request = MetricsRequest { run: &args.run, format, out: args.out.as_deref() };
     let written = dualenc_train::write_metrics(&request, reporter)?;
     reporter.finish();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use dualenc_train::ReportRequest;
+use dualenc_train::{Inputs, ReportRequest};
 
 use crate::commands::pages::written;
 use crate::exit::Ending;
@@ -40,6 +40,7 @@ pub struct ReportArgs {
 
 pub fn run(args: ReportArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
+    Inputs::new().run("RUN", &args.run).keep([("--out", args.out.as_deref())])?;
     let request = ReportRequest {
         run: &args.run,
         out: args.out.as_deref(),
