@@ -215,7 +215,7 @@ fn wrong_keys_are_refused() {
         (&["data.shuffle_window=8", "data.shuffle=false"], &["`data.shuffle` is false"]),
         (
             &[INDEX, "data.train.webdataset=", "data.train.csv.path=data.csv"],
-            &["`data.train` is not a `webdataset` source", "dualenc pack"],
+            &["`data.train` is not a `webdataset` source", "dualenc data pack"],
         ),
     ] {
         let error = session.fail(2, &arguments(sets));

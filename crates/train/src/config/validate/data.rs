@@ -99,7 +99,7 @@ pub(super) fn sources(config: &RunConfig, rules: &mut Rules) {
             "data.index_dir",
             &[&format!("{key}.*")],
             format!("`data.index_dir` is set, but `{key}` is not a `webdataset` source"),
-            "write shards with `dualenc pack`, or remove the key",
+            "write shards with `dualenc data pack`, or remove the key",
         );
     }
     for (key, table) in tables {
