@@ -164,6 +164,22 @@ fn finished_run_has_no_steps_left() {
 }
 
 #[test]
+fn deleted_log_is_noticed() {
+    let session = session();
+    let sets = ["--set", "checkpoint.every_steps=80", "--set", "checkpoint.keep=3"];
+    let arguments = [arguments("run.dir=run", "model.lock=LU"), sets.to_vec()].concat();
+    session.succeed(&arguments);
+    std::fs::remove_dir_all(session.path("run/checkpoints/step-000240")).unwrap();
+    std::fs::remove_file(session.path("run/metrics.jsonl")).unwrap();
+    let output = session.run(&arguments);
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    let expected = "run/metrics.jsonl` lacks 160 steps of the 160 before this resume: 1 to 160; reports leave them out";
+    assert!(text.contains(expected), "{text}");
+    assert_eq!(session.metrics("run", "train").len(), 80);
+}
+
+#[test]
 fn resume_prunes_what_a_kill_left() {
     let session = session();
     let sets = ["--set", "checkpoint.every_steps=40", "--set", "checkpoint.keep=3"];

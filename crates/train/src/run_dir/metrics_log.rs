@@ -167,6 +167,8 @@ pub(crate) struct MetricsLog {
     last_evals: (u64, Vec<String>),
     /// Complete lines that were removed when the log was opened, since they are not JSON or name no step.
     pub damaged_lines: usize,
+    /// Steps with a training line, in the order of the log when it was opened.
+    logged: Vec<u64>,
 }
 
 impl MetricsLog {
@@ -176,7 +178,7 @@ impl MetricsLog {
     /// # Errors
     /// [`TrainError::Read`] or [`TrainError::Write`] when the file cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
-        let (mut last_evals, mut damaged_lines) = ((0, Vec::new()), 0);
+        let (mut last_evals, mut damaged_lines, mut logged) = ((0, Vec::new()), 0, Vec::new());
         if path.exists() {
             let bytes = fs::read(path).map_err(TrainError::read(path))?;
             let valid;
@@ -185,12 +187,30 @@ impl MetricsLog {
                 if let (true, Some(step), Some(name)) = (line["kind"] == "eval", step, name) {
                     note_eval(&mut last_evals, step, name);
                 }
+                logged.extend(step.filter(|_| line["kind"] == "train"));
             });
             if valid.len() != bytes.len() {
                 write_whole(path, |file| file.write_all(&valid))?;
             }
         }
-        Ok(Self { file: AppendFile::open(path)?, last_evals, damaged_lines })
+        Ok(Self { file: AppendFile::open(path)?, last_evals, damaged_lines, logged })
+    }
+
+    /// The steps up to `step` that had no training line when the log was opened, as ranges from the first to the last,
+    /// both 1-based. `skipped`: steps without an update, from the first 0-based one to the one after the last, which
+    /// have no line.
+    pub fn missing_steps(&self, step: u64, skipped: &[[u64; 2]]) -> Vec<[u64; 2]> {
+        let skipped = skipped.iter().map(|[first, end]| [first.saturating_add(1), *end]);
+        let mut known: Vec<[u64; 2]> = self.logged.iter().map(|&at| [at, at]).chain(skipped).collect();
+        known.sort_unstable();
+        let (mut missing, mut next) = (Vec::new(), 1);
+        for [first, last] in known.into_iter().chain([[step.saturating_add(1); 2]]) {
+            if first > next {
+                missing.push([next, first - 1]);
+            }
+            next = next.max(last.saturating_add(1));
+        }
+        missing
     }
 
     /// Appends a line.
@@ -321,6 +341,23 @@ fn lines_until(bytes: &[u8], step: u64, mut visit: impl FnMut(&Value)) -> (Vec<u
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn missing_steps_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let missing = |steps: &[u64], step, skipped: &[[u64; 2]]| {
+            let lines: String = steps.iter().map(|at| format!("{{\"kind\":\"train\",\"step\":{at}}}\n")).collect();
+            fs::write(&path, lines + "{\"kind\":\"eval\",\"step\":1,\"name\":\"a\"}\n").unwrap();
+            MetricsLog::open(&path, step).unwrap().missing_steps(step, skipped)
+        };
+        assert_eq!(missing(&[], 4, &[]), [[1, 4]]);
+        assert_eq!(missing(&[], 0, &[]), [[0; 2]; 0]);
+        assert_eq!(missing(&[1, 2, 3], 3, &[]), [[0; 2]; 0]);
+        assert_eq!(missing(&[2, 3, 7], 8, &[]), [[1, 1], [4, 6], [8, 8]]);
+        // Steps 2 and 3, as people count them, were passed over.
+        assert_eq!(missing(&[1, 4], 4, &[[1, 3]]), [[0; 2]; 0]);
+    }
 
     #[test]
     fn resume_cuts_later_and_torn_lines() {

@@ -58,6 +58,9 @@ use crate::training::training_data::{TrainingData, loader_threads};
 /// Features whitened at once: 12 MB at a width of 768.
 const WHITENED_AT_ONCE: usize = 4096;
 
+/// Gaps in the log that a warning names.
+const MAX_NAMED_GAPS: usize = 3;
+
 /// Rows that cannot be used that a warning names.
 const MAX_NAMED_ROWS: usize = 2;
 
@@ -166,6 +169,9 @@ impl Run {
         let list = dir.bad_samples();
         report_skipped(&absent, &data.dataset, &list, observer);
         let records = open_records(config, dir, step, warmup_steps, (best, bad_samples), observer)?;
+        let skipped = progress.as_ref().map_or(&[][..], |progress| &progress.skipped_steps);
+        let missing = lines_are_missing(&records, step, skipped);
+        missing.into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let teacher = match teacher {
             Some(teacher) => {
                 Some(Teacher::open(teacher, config, &data.dataset, &compute, workers, feature_cache_of(config))?)
@@ -443,6 +449,27 @@ fn open_records(
     }
     write_whole(&records.dir.config(), |file| file.write_all(records.config_toml.as_bytes()))?;
     Ok(records)
+}
+
+/// The warning about steps before `step` that are not in the log, such as when it was deleted.
+fn lines_are_missing(records: &Records, step: u64, skipped: &[[u64; 2]]) -> Option<String> {
+    let missing = records.metrics.missing_steps(step, skipped);
+    let range =
+        |[first, last]: &[u64; 2]| if first == last { format!("{first}") } else { format!("{first} to {last}") };
+    let mut names: Vec<String> = missing.iter().take(MAX_NAMED_GAPS).map(range).collect();
+    let count: u64 = missing.iter().map(|[first, last]| last - first + 1).sum();
+    if let more @ 1.. = missing.len().saturating_sub(MAX_NAMED_GAPS) {
+        names.push(format!("{more} more gaps"));
+    }
+    (count > 0).then(|| {
+        format!(
+            "`{}` lacks {} of the {step} before this resume: {}; reports leave them out. If you have a copy of the \
+             file, stop, put it back and resume again",
+            records.dir.metrics().display(),
+            counted(count as usize, "step"),
+            names.join(", ")
+        )
+    })
 }
 
 /// What trains in each stage.
