@@ -204,6 +204,23 @@ fn rejects_unwritable_run_dir() {
 }
 
 #[test]
+fn rejects_unwritable_cache() {
+    let session = session();
+    session.write("file", "");
+    // A tower that is not there: models would load after this.
+    let sets =
+        ["cache.dir=file/cache", "model.lock=LL", "model.init=", "model.image_tower=./no", "model.text_tower=./no"];
+    let text = refusal(&session, &sets);
+    assert!(
+        text.contains("cannot write to the feature cache") && text.contains("choose another `cache.dir`"),
+        "{text}"
+    );
+    // Towers that train are not cached.
+    let text = refusal(&session, &[&["model.lock=UU"], &sets[2..], &sets[..1]].concat());
+    assert!(!text.contains("feature cache"), "{text}");
+}
+
+#[test]
 fn bad_evaluation_stops_before_training() {
     let session = Session::new();
     session.write_config("[eval.a]\ntask = \"zero-shot\"\nimages = \"nowhere\"\n");

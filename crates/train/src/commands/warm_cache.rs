@@ -16,7 +16,7 @@ use crate::events::{Event, Observer};
 use crate::features::cache_counts::CacheCounts;
 use crate::features::image_index::{ImageList, Views, training_views};
 use crate::features::images::ImageFeatures;
-use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
+use crate::features::locked_towers::{LockedFingerprints, LockedTowers, check_cache_dir, feature_cache_of};
 use crate::features::prefixes::{ImagePrefix, Inputs, Prefixes, TextPrefix};
 use crate::features::texts::{TextFeatures, content_hash};
 use crate::models::load::{LoadedModel, WithoutNotes};
@@ -78,6 +78,7 @@ pub fn warm_cache(
     if config.feature_sides() == [true; 2] {
         return refuse("the data are features already");
     }
+    check_cache_dir(config)?;
     let compute = Compute::select(config.run.device.first(), config.run.threads)?.computing_as(&config.run)?;
     let workers = config.data.workers.unwrap_or(compute.threads).max(1);
     let Pairs { train: dataset, validation } = Pairs::read(config)?;

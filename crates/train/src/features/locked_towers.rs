@@ -1,13 +1,15 @@
 //! The locked towers of a model, and where their features are cached.
 
-use std::path::PathBuf;
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualenc_data::ImageProcessor;
 use dualenc_model::{DualEncoder, Tower, Training, parameters};
 use parameters::ParamFilter;
 
-use crate::config::{CacheDtype, RunConfig};
+use crate::config::{CacheDtype, HeadInit, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::features::images::ImageFeatures;
@@ -98,6 +100,50 @@ impl LockedTowers {
             texts: self.texts.map(|texts| texts.with_cache_dir(&dir, dtype, text_tower)).transpose()?,
         })
     }
+}
+
+/// As [`check_cache_dir`], if a run of `config` caches features.
+///
+/// # Errors
+/// As for [`check_cache_dir`].
+pub(crate) fn check_cache_of_run(config: &RunConfig) -> Result<(), TrainError> {
+    let is_used = config.computes_locked_layers() || config.model.head_init != HeadInit::Random;
+    if is_used { check_cache_dir(config) } else { Ok(()) }
+}
+
+/// Checks, before models load, that the feature cache of `config` can be written, if it is on. Creates nothing.
+///
+/// # Errors
+/// [`TrainError::Usage`]; [`TrainError::Write`] when the disk fails, which may pass.
+pub(crate) fn check_cache_dir(config: &RunConfig) -> Result<(), TrainError> {
+    // Features in place of images and texts are not cached.
+    let Some((dir, _)) = feature_cache_of(config).filter(|_| config.feature_sides() != [true; 2]) else {
+        return Ok(());
+    };
+    // The cache is created below the first directory that is there.
+    let there = dir.ancestors().find(|path| path.exists()).unwrap_or(&dir);
+    let is_writable = tempfile::tempfile_in(there).map(drop);
+    let Err(error) = is_writable.or_else(|error| if has_writable_store(&dir) { Ok(()) } else { Err(error) }) else {
+        return Ok(());
+    };
+    match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
+            Err(TrainError::Usage(format!(
+                "cannot write to the feature cache `{}`: {error}; choose another `cache.dir`, or set `cache.enabled = \
+                 false` to compute features anew in each run",
+                dir.display()
+            )))
+        }
+        // May pass, such as a full disk.
+        _ => Err(TrainError::Write { path: dir, source: error }),
+    }
+}
+
+/// Whether a cache in a directory without new files has files that can be written.
+fn has_writable_store(dir: &Path) -> bool {
+    let is_writable = |path: &Path| OpenOptions::new().write(true).open(path).is_ok();
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| path.extension().is_some_and(|it| it == "index")).any(|path| is_writable(&path))
 }
 
 /// The directory and dtype of a run's feature cache; `None` if the config turns it off.

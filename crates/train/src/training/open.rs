@@ -21,7 +21,7 @@ use crate::events::{Event, Observer};
 use crate::features::absent::check_dataset;
 use crate::features::image_index::ImageSet;
 use crate::features::images::ImageFeatures;
-use crate::features::locked_towers::{LockedFingerprints, feature_cache_of};
+use crate::features::locked_towers::{LockedFingerprints, check_cache_of_run, feature_cache_of};
 use crate::loss::terms::LossTerms;
 use crate::models::feature_widths::with_feature_widths;
 use crate::models::load::LoadedModel;
@@ -85,6 +85,7 @@ impl Run {
             Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
         }
         let dir = RunDir::open(&config.run.dir, start.is_resumed())?;
+        check_cache_of_run(config)?;
         let (checkpoint, changes_of_start) = find_checkpoint(&dir, start, config, ranks.ranks(), observer)?;
         let (continued, changes) = match &checkpoint {
             Some(checkpoint) => {

@@ -24,6 +24,7 @@ use crate::eval::metrics::zero_shot::{classifier, prompts};
 use crate::events::{Event, Observer};
 use crate::features::absent::check_dataset;
 use crate::features::image_index::ImageList;
+use crate::features::locked_towers::check_cache_dir;
 use crate::models::load::{LoadedModel, WithoutNotes};
 use crate::pairs::Pairs;
 use crate::stop_flag::StopFlag;
@@ -50,6 +51,7 @@ pub fn select(
     let keys: Vec<String> = config.data.train.tables().into_iter().map(|(key, _)| key).collect();
     // A list may be what a run trains on, or have taken hours.
     (0..keys.len()).try_for_each(|number| refuse_existing(&lists::path_of(&request.out, number, keys.len())))?;
+    check_cache_dir(config)?;
     let earlier = request.union.map(earlier_list).transpose()?;
     let Pairs { train: dataset, validation } = Pairs::read(config)?;
     let evaluations =
