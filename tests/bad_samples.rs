@@ -204,6 +204,47 @@ fn only_three_images_a_source_are_named() {
     assert_eq!(list(&session, "run").lines().count(), 11);
 }
 
+/// The first are named on stderr, all of them where the result is.
+#[test]
+fn results_list_all_unusable_images() {
+    let session = session();
+    let mut table = "image,caption\nimages/00.png,a\nimages/01.png,b\n".to_owned();
+    for image in 13..20 {
+        session.write(&format!("images/{image}.png"), "text");
+        table += &format!("images/{image}.png,text {image}\n");
+    }
+    session.write("eval.csv", table);
+    let model = goldens("train/init");
+    let common = ["--model", model.to_str().unwrap(), "--max-bad-fraction", "0.8"];
+    let run = |command: &str, more: &[&str]| {
+        let output = session.run(&[&[command], &common[..], more].concat());
+        let text = stderr(&output);
+        assert!(output.status.success(), "{text}");
+        assert_eq!(text.matches("warning: skipped").count(), 3, "{text}");
+        (String::from_utf8(output.stdout).unwrap(), text)
+    };
+    let assert_listed = |list: &Value| {
+        let list = list.as_array().unwrap();
+        assert_eq!(list.len(), 7, "{list:?}");
+        assert!(list[6]["image"].as_str().unwrap().ends_with("images/19.png"), "{list:?}");
+        assert!(list.iter().all(|bad| bad["reason"].as_str().unwrap().contains("not an image")), "{list:?}");
+    };
+    let eval = ["--task", "retrieval", "--data", "eval.csv"];
+    let (_, text) = run("eval", &[&eval[..], &["--json", "found.json"]].concat());
+    assert!(text.contains("`found.json` lists all"), "{text}");
+    let found = fs::read_to_string(session.path("found.json")).unwrap();
+    assert_listed(&serde_json::from_str::<Value>(&found).unwrap()["skipped"]);
+    let (_, text) = run("eval", &eval);
+    assert!(text.contains("`--json FILE` lists all"), "{text}");
+
+    let (line, text) = run("embed", &["--images", "eval.csv", "--out", "e.safetensors"]);
+    assert!(text.contains("`e.safetensors` lists all"), "{text}");
+    assert!(line.contains("7 images were skipped (metadata entry `skipped_images`)"), "{line}");
+    let bytes = fs::read(session.path("e.safetensors")).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    assert_listed(&serde_json::from_str(&metadata.metadata().as_ref().unwrap()["skipped_images"]).unwrap());
+}
+
 /// A row of a table has its number, a sample of a shard its key.
 #[test]
 fn samples_of_shards_have_keys() {

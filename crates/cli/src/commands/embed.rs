@@ -18,10 +18,10 @@ const BATCH_SIZE: usize = 64;
 ///
 /// The file holds `image_embeds` [images, dim], in the order of the sorted paths or of the rows of a table, and
 /// `text_embeds` [texts, dim], in the order of the lines; both are L2-normalised. The metadata entries `image_paths`
-/// and `texts` are JSON lists.
+/// and `texts` are JSON lists, and so is `skipped_images`, the images that cannot be used with the reason of each.
 ///
-/// An existing file is replaced when everything is computed. Images that cannot be used have no row; they are named,
-/// and too many of them are an error (`--max-bad-fraction`).
+/// An existing file is replaced when everything is computed. Images that cannot be used have no row; the first are
+/// named on stderr too, and too many of them are an error (`--max-bad-fraction`).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -88,8 +88,8 @@ pub fn run(args: EmbedArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let (images, texts, dim) = (done.num_images, done.num_texts, done.dim);
     let skipped = match done.skipped.len() {
         0 => String::new(),
-        1 => "; 1 image was skipped".to_owned(),
-        count => format!("; {count} images were skipped"),
+        1 => "; 1 image was skipped (metadata entry `skipped_images`)".to_owned(),
+        count => format!("; {count} images were skipped (metadata entry `skipped_images`)"),
     };
     let left_out = done.left_out.describe().map_or_else(String::new, |left_out| format!("; {left_out}"));
     let rows = match done.skipped_rows {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum, ValueHint};
+use dualenc_data::Skipped;
 use dualenc_train::config::{EvalData, EvalSection, RunConfig, Task};
 use dualenc_train::{
     Compute, Details, Encoder, EvalRecord, Evaluation, Event, Inputs, LoadedModel, LockedFingerprints, LockedTowers,
@@ -137,7 +138,8 @@ pub struct EvalArgs {
     /// Zero-shot: print the result of every class and the most confused classes, too; `--json` has all of them
     #[arg(long)]
     pub details: bool,
-    /// Write the metrics as JSON to this file; `-` prints JSON instead of the table
+    /// Write the metrics, and the images that cannot be used, as JSON to this file; `-` prints JSON instead of the
+    /// table
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json: Option<PathBuf>,
     /// Run on this device: cpu, ndarray, wgpu, vulkan, cuda or cuda:N [default: `run.device`, or cpu]
@@ -163,6 +165,11 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
     refuse_unused(&args)?;
     results::check(args.json.as_deref(), &inputs_of(&args))?;
+    reporter.list_skipped(match args.json.as_deref() {
+        None => "`--json FILE` lists all".to_owned(),
+        Some(path) if path == Path::new("-") => "the JSON lists all".to_owned(),
+        Some(path) => format!("`{}` lists all", path.display()),
+    });
     let device = args.device.as_deref();
     let records = match (&args.config, &args.model, args.task) {
         (Some(path), _, _) => {
@@ -245,7 +252,8 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     }
     reporter.finish();
     let to_json = |record: &EvalRecord, found: &Details| {
-        let metrics = metrics::to_json(record);
+        let metrics =
+            with_skipped(metrics::to_json(record), reporter.skipped_of(&format!("evaluation `{}`", record.name)));
         if args.details { with_details(metrics, found) } else { metrics }
     };
     results::write(
@@ -282,6 +290,15 @@ fn with_model(mut value: Value, step: u64, model: Option<&Path>, dim: DimArgs) -
         object.insert("model".to_owned(), json!(model.display().to_string()));
         object.insert("step".to_owned(), json!(step));
         object.extend(dim.dim.map(|dim| ("dim".to_owned(), json!(dim))));
+    }
+    value
+}
+
+/// The metrics of an evaluation with the images that cannot be used, if there are any, in the form of `classify`.
+fn with_skipped(mut value: Value, skipped: &[Skipped]) -> Value {
+    if let (Some(object), false) = (value.as_object_mut(), skipped.is_empty()) {
+        let skipped = skipped.iter().map(|bad| json!({ "image": bad.key, "reason": bad.reason }));
+        object.insert("skipped".to_owned(), skipped.collect());
     }
     value
 }

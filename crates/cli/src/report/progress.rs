@@ -7,6 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use dualenc_data::Skipped;
 use dualenc_train::{Best, EvalRecord, Event, Observer, TrainRecord, counted};
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 
@@ -53,8 +54,12 @@ pub struct Reporter {
     speed: Option<f64>,
     /// Fraction of the time spent waiting for the loader, a moving average.
     loader_wait: f64,
-    /// Skipped images by what they belong to.
+    /// Number of skipped images by what they belong to.
     skipped: BTreeMap<String, usize>,
+    /// Where a command lists all skipped images that no event says it of.
+    skipped_list: Option<String>,
+    /// These images, each with the reason, by what they belong to; empty without such a list.
+    listed: BTreeMap<String, Vec<Skipped>>,
     last_work: Option<Instant>,
     /// The newest record of each evaluation.
     evals: BTreeMap<String, EvalRecord>,
@@ -87,6 +92,8 @@ impl Reporter {
             speed: None,
             loader_wait: 0.0,
             skipped: BTreeMap::new(),
+            skipped_list: None,
+            listed: BTreeMap::new(),
             last_work: None,
             evals: BTreeMap::new(),
             best: None,
@@ -97,6 +104,17 @@ impl Reporter {
     /// Reports no events from now on: another process does.
     pub fn mute(&mut self) {
         self.is_muted = true;
+    }
+
+    /// The command lists all images that are skipped, which [`Reporter::skipped_of`] returns. `place`: where, such as
+    /// "the JSON lists all".
+    pub fn list_skipped(&mut self, place: String) {
+        self.skipped_list = Some(place);
+    }
+
+    /// The images of `of` that were skipped, after [`Reporter::list_skipped`].
+    pub fn skipped_of(&self, of: &str) -> &[Skipped] {
+        self.listed.get(of).map_or(&[], Vec::as_slice)
     }
 
     /// Sets the number of steps between two lines of the plain or the JSON format, 1 by default.
@@ -219,6 +237,9 @@ impl Observer for Reporter {
         if let Event::Best(best) = &event {
             self.best = Some((*best).clone());
         }
+        if let (Event::Skipped { image, of, .. }, Some(_)) = (&event, &self.skipped_list) {
+            self.listed.entry((*of).to_owned()).or_default().push((*image).clone());
+        }
         if matches!(self.form, Form::Json) {
             if let Event::Start { total_steps, .. } = &event {
                 self.total_steps = *total_steps;
@@ -258,9 +279,11 @@ impl Observer for Reporter {
                         self.print_line(&format!("warning: skipped `{}`: {}", image.key, image.reason));
                     }
                     Ordering::Equal => {
-                        let list = listed_in.map_or("their names are not printed".to_owned(), |path| {
-                            format!("`{}` lists all", path.display())
-                        });
+                        let list = match (listed_in, &self.skipped_list) {
+                            (Some(path), _) => format!("`{}` lists all", path.display()),
+                            (None, Some(list)) => list.clone(),
+                            (None, None) => "their names are not printed".to_owned(),
+                        };
                         self.print_line(&format!("warning: more images of {of} are skipped: {list}"));
                     }
                     Ordering::Greater => {}

@@ -74,7 +74,8 @@ pub struct Embedded {
 
 /// Writes L2-normalised embeddings to `out`: `image_embeds`, shape `[images, dim]`, and `text_embeds`, shape
 /// `[texts, dim]`. With `raw`, also writes `image_features` and `text_features`. The metadata entries `image_paths` and
-/// `texts` are JSON lists with one path and one text per row. Texts of more than 16 MiB are left out of the metadata;
+/// `texts` are JSON lists with one path and one text per row; `skipped_images` is a JSON list of the images that could
+/// not be used, each with the reason, if there are any. Texts of more than 16 MiB are left out of the metadata;
 /// `num_texts` and `texts_blake3`, the hash of the list, are always there; `model` is the fingerprint of the model's
 /// parameters, by which a search refuses another model. `out` is replaced when everything is
 /// computed, and untouched otherwise.
@@ -112,6 +113,11 @@ pub fn embed(
         let (rows, paths, skipped) = work.images(listed.images, observer)?;
         (done.num_images, done.skipped) = (paths.len(), skipped);
         metadata.insert("image_paths".to_owned(), Value::from(paths).to_string());
+        if !done.skipped.is_empty() {
+            let skipped = |bad: &Skipped| json!({ "image": bad.key, "reason": bad.reason });
+            let skipped: Vec<Value> = done.skipped.iter().map(skipped).collect();
+            metadata.insert("skipped_images".to_owned(), Value::from(skipped).to_string());
+        }
         kinds.push(("image", rows));
     }
     if let Some(texts) = texts {
@@ -223,7 +229,7 @@ impl Work<'_> {
             rows.append(&embeddings.features)?;
             for bad in bad {
                 let bad = Skipped { image: first + bad.image, ..bad };
-                observer.on(Event::Skipped { image: &bad, of: "the input", listed_in: None });
+                observer.on(Event::Skipped { image: &bad, of: "the input", listed_in: Some(self.out) });
                 skipped.push(bad);
             }
             self.check_skipped(&skipped, total)?;
