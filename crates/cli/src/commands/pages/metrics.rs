@@ -39,7 +39,7 @@ pub enum Format {
     Jsonl,
     /// A directory in the layout of MLflow's file store; several runs may share it
     Mlflow,
-    /// A TensorBoard event file in a directory
+    /// A TensorBoard event file in a directory, in place of an earlier one, which is emptied
     Tensorboard,
 }
 
