@@ -10,6 +10,7 @@ mod check;
 mod cli_help;
 mod copies;
 mod corruption;
+mod cut_texts;
 mod data_forms;
 mod decoders;
 mod devices;

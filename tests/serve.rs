@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{Session, edit_floats, embedded, floats};
 
 /// A server, which is killed if the test fails.
-struct Server {
+pub struct Server {
     child: Child,
     /// `127.0.0.1:PORT`.
     address: String,
@@ -25,7 +25,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start(session: &Session, arguments: &[&str]) -> Self {
+    pub fn start(session: &Session, arguments: &[&str]) -> Self {
         let mut command = session.command(&[&["serve", "--port", "0"][..], arguments].concat());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -59,12 +59,12 @@ impl Server {
     }
 
     #[track_caller]
-    fn post_json(&self, path: &str, body: &Value) -> Value {
+    pub fn post_json(&self, path: &str, body: &Value) -> Value {
         self.post(path, "application/json", body.to_string().as_bytes())
     }
 
     /// Ends the server by SIGTERM, asserts success, and returns stderr.
-    fn end(mut self) -> String {
+    pub fn end(mut self) -> String {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let status = self.child.wait().unwrap();

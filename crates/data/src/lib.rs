@@ -90,7 +90,7 @@ pub use crate::sources::side_files::without_side_files;
 pub use crate::sources::source_table::SourceTable;
 pub use crate::sources::tables::text_file::TextEncoding;
 pub use crate::sources::webdataset::WebdatasetSource;
-pub use crate::text::caption_tokens::{CutCaptions, GrowingTokens, Tokens};
+pub use crate::text::caption_tokens::{CutCaptions, DrawnTokens, GrowingTokens, Tokens};
 pub use crate::text::same_tokens::SameTokens;
 pub use crate::text::token_batch::{PaddedTokens, TokenBatch};
 pub use crate::text::token_table::TokenTable;

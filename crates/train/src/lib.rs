@@ -78,6 +78,7 @@ pub use eval::metrics::details::{
 };
 pub use events::{Event, Observer};
 pub use features::cache_counts::CacheCounts;
+pub use features::cut_texts::CutTexts;
 pub use features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
 pub use loss::contrastive::Objective;
 pub use models::hub::error::HubError;

@@ -6,8 +6,8 @@ use clap::{ArgGroup, Args, ValueEnum, ValueHint};
 use dualenc_data::Skipped;
 use dualenc_train::config::{EvalData, EvalSection, RunConfig, Task};
 use dualenc_train::{
-    Compute, Details, Encoder, EvalRecord, Evaluation, Event, Inputs, LoadedModel, LockedFingerprints, LockedTowers,
-    Objective, Observer, StopFlag, TrainError, feature_cache_of, fit_to_run,
+    Compute, CutTexts, Details, Encoder, EvalRecord, Evaluation, Event, Inputs, LoadedModel, LockedFingerprints,
+    LockedTowers, Objective, Observer, StopFlag, TrainError, feature_cache_of, fit_to_run,
 };
 
 use serde_json::{Map, Value, json};
@@ -481,6 +481,7 @@ fn evaluate(
             stop,
             batch_size: evaluation.batch_size,
             others: None,
+            cut: CutTexts::default(),
         };
         let step = loaded.step.unwrap_or(0);
         records.push(evaluation.record_in_detail(step, &encoder, &loaded.processor, reporter)?);

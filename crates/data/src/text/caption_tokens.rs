@@ -1,6 +1,7 @@
 //! The tokens of a data set's captions: from a table where they do not change, else computed anew.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
@@ -21,8 +22,8 @@ pub enum Tokens {
     Table(Arc<TokenTable>),
     /// A table that loader threads fill as they come across captions.
     Growing(Arc<GrowingTokens>),
-    /// A tokenizer to use as batches are made, and the probability of word dropout, from 0 (none) to less than 1.
-    Tokenizer(Arc<Tokenizer>, f64),
+    /// A tokenizer to use as batches are made, of texts that are drawn anew in each epoch.
+    Drawn(Arc<DrawnTokens>),
     /// No tokens: the captions have features.
     Absent,
 }
@@ -36,15 +37,25 @@ pub struct GrowingTokens {
     num_captions: usize,
 }
 
+/// A tokenizer for texts that are drawn, and how many of them were longer than its limit so far.
+#[derive(Debug)]
+pub struct DrawnTokens {
+    tokenizer: Arc<Tokenizer>,
+    /// The probability of word dropout, from 0 (none) to less than 1.
+    word_dropout: f64,
+    seen: AtomicUsize,
+    cut: AtomicUsize,
+}
+
 /// How many captions are longer than the limit on tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutCaptions {
-    /// Captions that were tokenised so far.
+    /// Captions that were tokenised so far; texts that were drawn for them, if these change in each epoch.
     pub seen: usize,
     /// Those of them that were cut.
     pub cut: usize,
-    /// All captions.
-    pub all: usize,
+    /// All captions; `None` if their texts are drawn anew in each epoch.
+    pub all: Option<usize>,
 }
 
 impl Tokens {
@@ -64,7 +75,8 @@ impl Tokens {
             return Ok(Self::Absent);
         }
         if word_dropout > 0.0 || dataset.has_templates() {
-            return Ok(Self::Tokenizer(tokenizer, word_dropout));
+            let (seen, cut) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            return Ok(Self::Drawn(Arc::new(DrawnTokens { tokenizer, word_dropout, seen, cut })));
         }
         if dataset.num_captions() > MAX_UP_FRONT {
             return Ok(Self::growing(tokenizer, dataset));
@@ -80,16 +92,21 @@ impl Tokens {
         Self::Growing(Arc::new(GrowingTokens { tokenizer, table: LazyTokens::new(num_captions), num_captions }))
     }
 
-    /// How many captions were cut so far; `None` if their tokens are drawn anew in each epoch, or there are none.
+    /// How many captions were cut so far; `None` if there are no tokens.
     #[must_use]
     pub fn cut_captions(&self) -> Option<CutCaptions> {
         match self {
-            Self::Table(table) => Some(CutCaptions { seen: table.len(), cut: table.num_cut(), all: table.len() }),
+            Self::Table(table) => Some(CutCaptions { seen: table.len(), cut: table.num_cut(), all: Some(table.len()) }),
             Self::Growing(growing) => {
                 let (seen, cut) = growing.table.counts();
-                Some(CutCaptions { seen, cut, all: growing.num_captions })
+                Some(CutCaptions { seen, cut, all: Some(growing.num_captions) })
             }
-            Self::Tokenizer(..) | Self::Absent => None,
+            Self::Drawn(drawn) => {
+                // `cut` first: it is never more than `seen`.
+                let cut = drawn.cut.load(Ordering::Acquire);
+                Some(CutCaptions { seen: drawn.seen.load(Ordering::Acquire), cut, all: None })
+            }
+            Self::Absent => None,
         }
     }
 
@@ -135,9 +152,13 @@ impl Tokens {
                 growing.table.get(index, || growing.tokenizer.encode(dataset.caption(index).text))
             }
             Self::Absent => Ok(Encoded::default()),
-            Self::Tokenizer(tokenizer, word_dropout) => {
+            Self::Drawn(drawn) => {
                 let key = mix(seed, &[WORD_STREAM, epoch, index as u64]);
-                tokenizer.encode(&drop_words(&dataset.text(index, seed, epoch), *word_dropout, key))
+                let text = dataset.text(index, seed, epoch);
+                let encoded = drawn.tokenizer.encode(&drop_words(&text, drawn.word_dropout, key))?;
+                drawn.seen.fetch_add(1, Ordering::Release);
+                drawn.cut.fetch_add(usize::from(encoded.cut), Ordering::Release);
+                Ok(encoded)
             }
         }
     }

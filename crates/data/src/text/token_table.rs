@@ -16,7 +16,8 @@ pub struct TokenTable {
     type_ids: Vec<u32>,
     /// The tokens of text `i` are `ids[ends[i - 1]..ends[i]]`.
     ends: Vec<usize>,
-    num_cut: usize,
+    /// Of each text, whether it was cut.
+    cut: Vec<bool>,
 }
 
 impl TokenTable {
@@ -41,7 +42,7 @@ impl TokenTable {
             table.ids.extend(part.ids);
             table.type_ids.extend(part.type_ids);
             table.ends.extend(part.ends.iter().map(|end| base + end));
-            table.num_cut += part.num_cut;
+            table.cut.extend(part.cut);
         }
         Ok(table)
     }
@@ -70,7 +71,7 @@ impl TokenTable {
                 }
             };
             table.ends.push(table.ids.len());
-            table.num_cut += usize::from(cut);
+            table.cut.push(cut);
         }
         Ok(table)
     }
@@ -101,7 +102,16 @@ impl TokenTable {
     /// Number of texts that were cut to the tokenizer's limit.
     #[must_use]
     pub fn num_cut(&self) -> usize {
-        self.num_cut
+        self.cut.iter().filter(|cut| **cut).count()
+    }
+
+    /// Whether text `index` was cut to the tokenizer's limit.
+    ///
+    /// # Panics
+    /// If `index` is out of range.
+    #[must_use]
+    pub fn is_cut(&self, index: usize) -> bool {
+        self.cut[index]
     }
 
     /// Length of the longest sequence in tokens.

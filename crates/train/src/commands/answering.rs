@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dualenc_data::{Encoding, Filter, ImageRef, Limits, RgbImage, decode, encode, repeated_names, resize};
 use dualenc_search::{Hit, Index, SearchError};
 
-use crate::commands::classify::{LabelScore, Scorer, class_embeddings};
+use crate::commands::classify::{LabelScore, Scorer, class_embeddings, prompt_noun};
 use crate::commands::search::check_index;
 use crate::commands::with_encoder::with_encoder;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
+use crate::events::Event;
+use crate::features::cut_texts::CutCounts;
 use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
 
@@ -33,6 +35,15 @@ pub struct Answering {
     stop: StopFlag,
     /// Requests often have the labels of the one before.
     classes: Option<Classes>,
+    notes: Mutex<Notes>,
+}
+
+/// What a person who runs the server should know.
+#[derive(Default)]
+struct Notes {
+    /// That texts are cut: once, however often it happens.
+    of_cut: Option<String>,
+    is_taken: bool,
 }
 
 struct Classes {
@@ -48,7 +59,7 @@ impl Answering {
     /// one that wrote it; [`TrainError::Model`] when the device cannot return its data.
     pub fn new(loaded: LoadedModel, index: Option<Arc<Index>>, compute: Compute) -> Result<Self, TrainError> {
         index.as_ref().map_or(Ok(()), |index| check_index(&loaded, index)).map_err(of_other_width)?;
-        Ok(Self { loaded, compute, index, stop: StopFlag::default(), classes: None })
+        Ok(Self { loaded, compute, index, stop: StopFlag::default(), classes: None, notes: Mutex::default() })
     }
 
     /// Values of an embedding.
@@ -61,7 +72,23 @@ impl Answering {
     /// # Errors
     /// As for [`Encoder::texts`](crate::Encoder::texts).
     pub fn texts(&self, texts: &[String]) -> Result<Embeddings, TrainError> {
-        self.with(|encoder| encoder.texts(texts, |_| ()))
+        let (found, cut) = self.with(|encoder| (encoder.texts(texts, |_| ()), encoder.cut.take()));
+        self.note(&cut, "text");
+        found
+    }
+
+    /// A note that texts of a request were cut to the limit of the model. It is returned once.
+    pub fn note_of_cut(&self) -> Option<String> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).of_cut.take()
+    }
+
+    fn note(&self, cut: &CutCounts, noun: &str) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = cut.event("", noun, self.loaded.tokenizer.max_tokens()).filter(|_| !notes.is_taken);
+        if let Some(Event::Note(text) | Event::Warning(text)) = event {
+            let once = "later requests with such texts are not mentioned";
+            *notes = Notes { of_cut: Some(format!("in a request, {text}; {once}")), is_taken: true };
+        }
     }
 
     /// The embedding of each image, an encoded file.
@@ -106,11 +133,12 @@ impl Answering {
         let known = self.classes.take().filter(|known| known.labels == labels && known.templates == templates);
         let known = match known {
             Some(known) => known,
-            None => Classes {
-                labels: labels.to_vec(),
-                templates: templates.to_vec(),
-                embeddings: class_embeddings(&self.loaded, labels, templates, BATCH_SIZE, &self.compute, &self.stop)?,
-            },
+            None => {
+                let (embeddings, cut) =
+                    class_embeddings(&self.loaded, labels, templates, BATCH_SIZE, &self.compute, &self.stop)?;
+                self.note(&cut, prompt_noun(templates));
+                Classes { labels: labels.to_vec(), templates: templates.to_vec(), embeddings }
+            }
         };
         let known = self.classes.insert(known);
         let scorer = Scorer::of(&self.loaded, labels, &known.embeddings)?;

@@ -13,6 +13,7 @@ use crate::error::TrainError;
 use crate::eval::metrics::zero_shot::{classifier, prompts};
 use crate::events::{Event, Observer};
 use crate::features::absent::check_complete;
+use crate::features::cut_texts::CutCounts;
 use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
 
@@ -148,7 +149,9 @@ pub fn classify(
         left_out.add(found.left_out);
     }
     let dim = loaded.model.embed_dim();
-    let classes = class_embeddings(loaded, request.labels, request.templates, request.batch_size, compute, stop)?;
+    let (classes, cut) =
+        class_embeddings(loaded, request.labels, request.templates, request.batch_size, compute, stop)?;
+    cut.report("", prompt_noun(request.templates), loaded.tokenizer.max_tokens(), observer);
     let scorer = Scorer::of(loaded, request.labels, &classes)?;
     if request.labels.len() == 1 && scorer.bias.is_none() {
         observer.on(Event::Warning(
@@ -191,7 +194,13 @@ pub fn classify(
     }
 }
 
-/// The embedding of each label, the average over `templates`: shape `[labels, dim]`, flat, normalised.
+/// What a text is that is made of a label with `templates`.
+pub(crate) fn prompt_noun(templates: &[String]) -> &'static str {
+    if templates.is_empty() { "label" } else { "prompt" }
+}
+
+/// The embedding of each label, the average over `templates`: shape `[labels, dim]`, flat, normalised. And how many
+/// texts were cut.
 ///
 /// # Errors
 /// As for [`Encoder::texts`](crate::Encoder::texts).
@@ -202,12 +211,15 @@ pub(crate) fn class_embeddings(
     batch_size: usize,
     compute: &Compute,
     stop: &StopFlag,
-) -> Result<Vec<f32>, TrainError> {
+) -> Result<(Vec<f32>, CutCounts), TrainError> {
     let whole = [CLASS_PLACEHOLDER.to_owned()];
     let templates = if templates.is_empty() { &whole[..] } else { templates };
     let texts = prompts(labels, templates);
-    let texts = with_encoder(loaded, compute, stop, batch_size, |encoder| encoder.texts(&texts, |_| ()))?;
-    Ok(classifier(&texts.into_normalized(), &vec![templates.len(); labels.len()], loaded.model.embed_dim()))
+    let (texts, cut) = with_encoder(loaded, compute, stop, batch_size, |encoder| {
+        Ok::<_, TrainError>((encoder.texts(&texts, |_| ())?, encoder.cut.take()))
+    })?;
+    let classes = classifier(&texts.into_normalized(), &vec![templates.len(); labels.len()], loaded.model.embed_dim());
+    Ok((classes, cut))
 }
 
 /// What turns the embedding of an image into probabilities.

@@ -266,7 +266,9 @@ impl Work<'_> {
         self.with_encoder(|encoder| match texts {
             Texts::Written(texts) => {
                 let progress = |done| observer.on(Event::Work { name: "texts", done, total });
-                encoder.texts_into(texts, progress, |text, row| rows.write(text, row))
+                encoder.texts_into(texts, progress, |text, row| rows.write(text, row))?;
+                encoder.report_cut("text", observer);
+                Ok::<_, TrainError>(())
             }
             Texts::Rows(table) => {
                 for first in (0..total).step_by(WINDOW_IMAGES) {

@@ -14,6 +14,7 @@ use crate::error::TrainError;
 use crate::eval::encoder::Encoder;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
+use crate::features::cut_texts::CutTexts;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
 use crate::models::load::LoadedModel;
 use crate::optim::part_summary::part_of;
@@ -150,6 +151,7 @@ impl Interpolation {
                     stop,
                     batch_size: evaluation.batch_size,
                     others: None,
+                    cut: CutTexts::default(),
                 };
                 evaluation.record(step, &encoder, &self.trained.processor, observer)
             };

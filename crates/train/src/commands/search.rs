@@ -13,6 +13,7 @@ use crate::commands::staged_output::StagedFile;
 use crate::commands::with_encoder::with_encoder;
 use crate::device::Compute;
 use crate::error::TrainError;
+use crate::events::Observer;
 use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
 
@@ -66,6 +67,7 @@ pub fn search(
     request: &SearchRequest<'_>,
     compute: &Compute,
     stop: &StopFlag,
+    observer: &mut dyn Observer,
 ) -> Result<Vec<Answer>, TrainError> {
     if request.queries.is_empty() {
         return Err(TrainError::Usage("there is nothing to search for; give a text or `--image FILE`".to_owned()));
@@ -89,6 +91,7 @@ pub fn search(
         if !texts.is_empty() {
             let (numbers, texts): (Vec<usize>, Vec<&str>) = texts.into_iter().unzip();
             place(&numbers, &encoder.texts(&texts, |_| ())?.features);
+            encoder.report_cut("text", observer);
         }
         if !images.is_empty() {
             let (numbers, images): (Vec<usize>, Vec<ImageRef>) = images.into_iter().unzip();

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{Dataset, TokenBatch, Tokenizer};
+use dualenc_data::{Dataset, TokenBatch, Tokenizer, counted};
 use dualenc_model::{Tower, TowerTraining};
 
 use crate::config::RunConfig;
@@ -14,6 +14,7 @@ use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
 use crate::features::cache_counts::CacheCounts;
+use crate::features::cut_texts::{ADVICE_OF_CONFIG, cut_note};
 use crate::features::image_index::{ImageList, Views, training_views};
 use crate::features::images::ImageFeatures;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, check_cache_dir, feature_cache_of};
@@ -232,11 +233,12 @@ fn fill_texts(
     observer: &mut dyn Observer,
 ) -> Result<Filled, TrainError> {
     let (mut filled, mut done, total) = (Filled::default(), 0, captions.len());
-    let mut known = HashSet::new();
+    let (mut known, mut cut) = (HashSet::new(), 0);
     for captions in captions.chunks(CAPTIONS_PER_CHECK) {
         let mut tokens = TokenBatch::default();
         for caption in captions {
             let encoded = tokenizer.encode(caption)?;
+            cut += usize::from(encoded.cut);
             if known.insert(content_hash(&encoded.ids, &encoded.type_ids)) {
                 tokens.push(encoded);
             } else {
@@ -249,6 +251,10 @@ fn fill_texts(
         if let Some(signal) = stop.signal() {
             return Err(TrainError::Stopped { signal });
         }
+    }
+    if cut > 0 {
+        let note = cut_note(cut, &counted(total, "text"), tokenizer.max_tokens(), ADVICE_OF_CONFIG);
+        observer.on(Event::Note(format!("{name}: {note}")));
     }
     Ok(filled)
 }

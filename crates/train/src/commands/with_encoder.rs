@@ -2,6 +2,7 @@
 
 use crate::device::Compute;
 use crate::eval::encoder::Encoder;
+use crate::features::cut_texts::CutTexts;
 use crate::features::locked_towers::LockedTowers;
 use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
@@ -18,5 +19,6 @@ pub(crate) fn with_encoder<R>(
     let workers = compute.threads;
     let locked = LockedTowers::new(&model, &loaded.processor, compute, workers, stop);
     let tokenizer = &loaded.tokenizer;
-    run(&Encoder { model: &model, tokenizer, locked: &locked, compute, workers, stop, batch_size, others: None })
+    let cut = CutTexts::default();
+    run(&Encoder { model: &model, tokenizer, locked: &locked, compute, workers, stop, batch_size, others: None, cut })
 }

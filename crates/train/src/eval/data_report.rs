@@ -4,6 +4,7 @@ use std::sync::Once;
 
 use dualenc_data::{Dataset, Skipped, counted};
 
+use crate::eval::encoder::Encoder;
 use crate::eval::given_by::GivenBy;
 use crate::events::{Event, Observer};
 
@@ -12,6 +13,7 @@ use crate::events::{Event, Observer};
 pub(crate) struct DataReport {
     rows: Once,
     images: Once,
+    texts: Once,
     /// Warnings that are given elsewhere, as by another evaluation of the same data.
     muted: Vec<String>,
 }
@@ -19,7 +21,7 @@ pub(crate) struct DataReport {
 impl DataReport {
     /// Nothing was said.
     pub fn new() -> Self {
-        Self { rows: Once::new(), images: Once::new(), muted: Vec::new() }
+        Self { rows: Once::new(), images: Once::new(), texts: Once::new(), muted: Vec::new() }
     }
 
     /// Leaves out warnings that were given before.
@@ -55,6 +57,14 @@ impl DataReport {
                 observer.on(Event::Warning(warning));
             }
         });
+    }
+
+    /// Reports the texts that `encoder` cut for an evaluation: prompts of classes, or captions.
+    pub fn report_texts(&self, of: &str, classifies: bool, encoder: &Encoder<'_>, observer: &mut dyn Observer) {
+        let (cut, noun) = (encoder.cut.take(), if classifies { "prompt" } else { "caption" });
+        if let Some(event) = cut.event(&format!("{of}: "), noun, encoder.tokenizer.max_tokens()) {
+            self.texts.call_once(|| observer.on(event));
+        }
     }
 
     /// Reports the images that cannot be used, of `total`. Each is an event each time, their count a note once.

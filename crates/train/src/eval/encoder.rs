@@ -13,7 +13,9 @@ use crate::config::Precision;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::metrics::scores::normalize_rows;
+use crate::events::Observer;
 use crate::features::absent::{check_side, text_side};
+use crate::features::cut_texts::{CutCounts, CutTexts};
 use crate::features::finite::first_not_finite;
 use crate::features::image_index::{ImageList, Views};
 use crate::features::images::ImageFeatures;
@@ -120,9 +122,21 @@ pub struct Encoder<'a> {
     pub batch_size: usize,
     /// Other ranks, which encode a share of the images and texts of an evaluation; `None`: there is none.
     pub others: Option<OtherRanks<'a>>,
+    /// Counts texts that are longer than the text tower reads.
+    pub cut: CutTexts,
 }
 
 impl Encoder<'_> {
+    /// The same with another size of batches. What both cut is counted together.
+    pub(crate) fn with_batch_size(&self, batch_size: usize) -> Encoder<'_> {
+        Encoder { batch_size, cut: self.cut.clone(), ..*self }
+    }
+
+    /// Reports the texts that were cut since the last report; `noun`: what one of them is.
+    pub(crate) fn report_cut(&self, noun: &str, observer: &mut dyn Observer) {
+        self.cut.take().report("", noun, self.tokenizer.max_tokens(), observer);
+    }
+
     /// Features of the image tower: cached ones if it is locked, else those of its current weights.
     fn image_features(&self, processor: &Arc<ImageProcessor>) -> ImageFeatures {
         self.locked.images.clone().unwrap_or_else(|| {
@@ -346,6 +360,7 @@ impl Encoder<'_> {
         mut sink: impl FnMut(usize, &[f32]) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
         let table = TokenTable::build(self.tokenizer, texts, self.workers)?;
+        self.cut.add(CutCounts::of(&table, texts));
         let dim = self.model.embed_dim();
         // Batches hold texts of similar length; each row goes to the position of its text.
         let mut order: Vec<usize> = (0..texts.len()).collect();

@@ -393,6 +393,7 @@ impl Evaluation {
                 (metrics, Details::None)
             }
         };
+        self.report.report_texts(&of, self.task.dataset().is_none(), encoder, observer);
         let skipped = self.task.data().skipped.count;
         if skipped > 0 || self.task.dataset().is_some() {
             metrics.insert("num_skipped_rows".to_owned(), json!(skipped));
@@ -457,11 +458,7 @@ impl Evaluation {
         self.report.report_images(&of, (&bad, total), self.given_by, observer);
         self.check_unreadable(total, &bad)?;
         if numbers.is_empty() {
-            return Err(TrainError::Usage(format!(
-                "evaluation `{}`: none of {} can be used",
-                self.name,
-                counted(total, "image")
-            )));
+            return Err(TrainError::Usage(format!("{of}: none of {} can be used", counted(total, "image"))));
         }
         if numbers.len() + bad.len() != total {
             let problem = format!("{} embedded and {} unreadable images of {total}", numbers.len(), bad.len());

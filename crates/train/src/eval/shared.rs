@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder, Helpers, ImageRows, ImagesFound};
+use crate::features::cut_texts::{CutCounts, CutTexts};
 use crate::features::image_index::ImageList;
 use crate::ranks::exchange::{Exchange, Patience};
 use crate::ranks::gathered::of_all;
@@ -41,7 +42,9 @@ enum Answer {
         contents: Vec<ContentId>,
         bad: Vec<Skipped>,
     },
-    Texts,
+    Texts {
+        cut: CutCounts,
+    },
     /// A signal stopped it.
     Stopped {
         signal: usize,
@@ -97,11 +100,11 @@ impl<'a> Together<'a> {
                     Request::Images { evaluation: name, rows, batch_size } => {
                         let unknown = || TrainError::Internal(format!("this rank has no evaluation `{name}`"));
                         let all = images(name).ok_or_else(unknown)?;
-                        let encoder = Encoder { batch_size: *batch_size, ..*encoder };
+                        let encoder = encoder.with_batch_size(*batch_size);
                         self.encode_images(&encoder, name, &all, processor, *rows, &mut |_| {}).map(drop)
                     }
                     Request::Texts { texts, batch_size } => {
-                        let encoder = Encoder { batch_size: *batch_size, ..*encoder };
+                        let encoder = encoder.with_batch_size(*batch_size);
                         self.encode_texts(&encoder, texts, &mut |_| {}).map(drop)
                     }
                 };
@@ -167,12 +170,20 @@ impl<'a> Together<'a> {
         on_progress: &mut dyn FnMut(usize),
     ) -> Result<Embeddings, TrainError> {
         let own = &all[share(all.len(), self.ranks)];
-        let found = encoder.own_texts(own, |done| on_progress(all.len().min(done * self.ranks.ranks())));
+        // The first rank counts what all of them cut.
+        let cut = CutTexts::default();
+        let own_encoder = Encoder { cut: cut.clone(), ..*encoder };
+        let found = own_encoder.own_texts(own, |done| on_progress(all.len().min(done * self.ranks.ranks())));
         let (answer, values) = match found {
-            Ok(embeddings) => (Ok(Answer::Texts), embeddings.features),
+            Ok(embeddings) => (Ok(Answer::Texts { cut: cut.take() }), embeddings.features),
             Err(error) => (Err(error), Vec::new()),
         };
-        let (_, features) = self.answers_of_all(answer, values)?;
+        let (answers, features) = self.answers_of_all(answer, values)?;
+        for answer in answers {
+            if let Answer::Texts { cut } = answer {
+                encoder.cut.add(cut);
+            }
+        }
         Ok(Embeddings { dim: encoder.model.embed_dim(), features })
     }
 

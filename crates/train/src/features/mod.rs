@@ -9,6 +9,7 @@
 //! - `key`: what a cache is keyed by, as written text.
 //! - `absent`: features of towers that are absent, which come from files.
 //! - `cache_counts`: how many features were computed, and how many were cached.
+//! - `cut_texts`: how many texts are longer than the text tower reads.
 //! - `finite`: refuses features that are not finite.
 //! - `parallel_forward`: a tower over many inputs, on all cores, with the same bits every time.
 //! - `pixels`: processed images on their way to a tower.
@@ -16,6 +17,7 @@
 
 pub(crate) mod absent;
 pub(crate) mod cache_counts;
+pub(crate) mod cut_texts;
 pub(crate) mod finite;
 pub(crate) mod image_index;
 pub(crate) mod images;

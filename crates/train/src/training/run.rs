@@ -15,6 +15,7 @@ use crate::eval::encoder::{Encoder, OtherRanks};
 use crate::eval::evaluation::Evaluation;
 use crate::eval::shared::{ImageShares, Together};
 use crate::events::{Event, Observer};
+use crate::features::cut_texts::{ADVICE_OF_CONFIG, CutTexts, cut_note};
 use crate::features::image_index::training_views;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
 use crate::features::prefixes::{Inputs, Prefixes};
@@ -105,18 +106,17 @@ impl Run {
     /// Reports how many captions are cut, once: when all are tokenized, else as far as it is known when `is_due`.
     pub fn report_cut_captions(&mut self, is_due: bool, observer: &mut dyn Observer) {
         let Some(CutCaptions { seen, cut, all }) = self.data.cut_captions() else { return };
-        if self.cut_captions_reported || !(is_due || seen == all) {
+        let are_all_seen = all == Some(seen);
+        if self.cut_captions_reported || !(is_due || are_all_seen) {
             return;
         }
-        self.cut_captions_reported = true;
+        // Of texts that are drawn anew, later ones may be longer.
+        self.cut_captions_reported = cut > 0 || all.is_some();
         if cut > 0 {
-            let of = if seen == all {
-                counted(all, "caption")
-            } else {
-                format!("the {} seen so far", counted(seen, "caption"))
-            };
+            let seen_so_far = || format!("the {} seen so far", counted(seen, "caption"));
+            let of = if are_all_seen { counted(seen, "caption") } else { seen_so_far() };
             let limit = self.data.tokenizer.max_tokens();
-            observer.on(Event::Note(format!("{cut} of {of} are longer than {limit} tokens and are cut")));
+            observer.on(Event::Note(cut_note(cut, &of, limit, ADVICE_OF_CONFIG)));
         }
     }
 
@@ -287,6 +287,7 @@ impl Run {
             stop: &self.stop,
             batch_size: 1,
             others: None,
+            cut: CutTexts::default(),
         }
     }
 

@@ -108,7 +108,7 @@ pub fn run(args: SearchArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> 
     let texts = args.texts.into_iter().map(Query::Text);
     let queries: Vec<Query> = texts.chain(args.images.into_iter().map(Query::Image)).collect();
     let request = SearchRequest { queries: &queries, top: args.top as usize, batch_size: BATCH_SIZE };
-    let answers = dualenc_train::search(&model, &index, &request, &compute, signals.begin_work())?;
+    let answers = dualenc_train::search(&model, &index, &request, &compute, signals.begin_work(), reporter)?;
     if let Some(out) = &args.html {
         let facts = [
             ("index", args.index.display().to_string()),

@@ -12,6 +12,7 @@ use crate::error::TrainError;
 use crate::eval::encoder::Encoder;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
+use crate::features::cut_texts::CutTexts;
 use crate::features::image_index::ImageList;
 use crate::training::run::Run;
 
@@ -88,6 +89,7 @@ pub(super) fn evaluations(
             stop: &run.stop,
             batch_size: evaluation.batch_size,
             others: None,
+            cut: CutTexts::default(),
         };
         let share = budget.left() / (total - done) as f64;
         let is_short = seconds_per_image * 2.0 * IMAGES as f64 > share;

@@ -18,6 +18,7 @@ use crate::config::Precision;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
+use crate::features::cut_texts::CutCounts;
 use crate::features::finite::check_outputs;
 use crate::features::parallel_forward::forward_chunks;
 use crate::models::compatibility::{check_image_size, check_vocabulary};
@@ -246,6 +247,8 @@ impl Inputs<'_> {
         let plan = Plan::new(tower, model.num_layers(), own, (layers, pools), of, observer)?;
         let captions: Vec<&str> = self.pairs.iter().map(|pair| pair.caption.as_str()).collect();
         let table = TokenTable::build(&tokenizer, &captions, self.compute.threads)?;
+        let place = format!("text tower `{tower}`: ");
+        CutCounts::of(&table, &captions).report(&place, "caption", tokenizer.max_tokens(), observer);
         // Batches hold captions of similar length; each row goes to the position of its caption.
         let mut order: Vec<usize> = (0..captions.len()).collect();
         order.sort_by_key(|&caption| table.get(caption).0.len());

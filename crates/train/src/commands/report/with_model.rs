@@ -23,6 +23,7 @@ use crate::eval::encoder::Encoder;
 use crate::eval::evaluation::Evaluation;
 use crate::eval::metrics::details::Details;
 use crate::events::{Event, Observer};
+use crate::features::cut_texts::CutTexts;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
 use crate::models::load::LoadedModel;
 use crate::pairs::Pairs;
@@ -78,6 +79,7 @@ pub(super) fn add_model_parts(
         stop,
         batch_size: BATCH_SIZE,
         others: None,
+        cut: CutTexts::default(),
     };
     let (step, seed) = (loaded.step.unwrap_or(0), config.run.seed);
     let mut shown: Option<(Embedded, String, bool)> = None;
@@ -90,7 +92,7 @@ pub(super) fn add_model_parts(
         }
         let part = answers_of(name);
         let evaluated = open(config, name).and_then(|evaluation| {
-            let encoder = Encoder { batch_size: evaluation.batch_size, ..encoder };
+            let encoder = encoder.with_batch_size(evaluation.batch_size);
             let found = evaluation.record_in_detail(step, &encoder, &loaded.processor, observer)?;
             Ok((evaluation, found))
         });

@@ -11,6 +11,7 @@ use crate::error::TrainError;
 use crate::eval::encoder::Encoder;
 use crate::eval::metrics::scores::normalize_rows;
 use crate::events::{Event, Observer};
+use crate::features::cut_texts::CutTexts;
 use crate::features::image_index::{ImageList, Views};
 use crate::features::images::ImageFeatures;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
@@ -114,6 +115,7 @@ impl Towers {
             stop,
             batch_size,
             others: None,
+            cut: CutTexts::default(),
         }
     }
 
@@ -173,6 +175,7 @@ pub(super) fn caption_scores(
         }
         observer.on(Event::Work { name: "scores of captions", done: scores.len(), total: images.len() });
     }
+    encoder.report_cut("caption", observer);
     Ok(scores)
 }
 

@@ -270,6 +270,7 @@ impl Work<'_> {
         let texts = prompts(&quota.names, templates);
         let encoder = aligned.towers.encoder(self.compute, self.stop, self.request.batch_size);
         let texts = encoder.texts(&texts, |_| {})?.into_normalized();
+        encoder.report_cut("prompt", observer);
         let prototypes = classifier(&texts, &vec![templates.len(); quota.names.len()], dim);
         let order = selection.best_first();
         let embeds = gather(&aligned.embeds, &order, dim);

@@ -8,7 +8,9 @@ use dualenc_serve::{Classified, Engine, EngineError, IndexInfo, Picture, Query, 
 use dualenc_train::{Answering, ErrorKind, Index, TrainError};
 use serde_json::{Value, json};
 
+use crate::commands::apply::search::on_one_line;
 use crate::commands::apply::serve::pictures::Pictures;
+use crate::report::notice;
 
 /// Answers with a model, and with an index if there is one.
 pub struct ModelEngine {
@@ -34,6 +36,13 @@ pub fn index_info(index: &Index, pictures: &Pictures) -> IndexInfo {
     IndexInfo { rows: index.rows(), has_pictures: pictures.can_be_shown() }
 }
 
+/// Says once that a request had texts that are longer than the model reads.
+fn report_cut(model: &Answering) {
+    if let Some(note) = model.note_of_cut() {
+        notice::write(&on_one_line(&note));
+    }
+}
+
 fn failed(error: TrainError) -> EngineError {
     match error.kind() {
         ErrorKind::Input => EngineError::Unusable(error.to_string()),
@@ -51,7 +60,9 @@ impl Engine for ModelEngine {
     }
 
     fn embed_texts(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, EngineError> {
-        let found = self.model().texts(texts).map_err(failed)?;
+        let model = self.model();
+        let found = model.texts(texts).map_err(failed)?;
+        report_cut(&model);
         Ok(rows(&found.into_normalized(), self.served.dim))
     }
 
@@ -69,7 +80,9 @@ impl Engine for ModelEngine {
     ) -> Result<Classified, EngineError> {
         let templates = templates.iter().map(|template| parse_template(template)).collect::<Result<Vec<_>, _>>();
         let templates = templates.map_err(EngineError::Unusable)?;
-        let found = self.model().classify(images, labels, &templates, top).map_err(failed)?;
+        let mut model = self.model();
+        let found = model.classify(images, labels, &templates, top).map_err(failed)?;
+        report_cut(&model);
         Ok(Classified(found.into_iter().map(|labels| json!(labels)).collect()))
     }
 
@@ -79,6 +92,7 @@ impl Engine for ModelEngine {
             Query::Text(text) => model.texts(std::slice::from_ref(text)),
             Query::Image(image) => model.images(std::slice::from_ref(image)),
         };
+        report_cut(&model);
         let hits = model.nearest(&query.map_err(failed)?, top).map_err(failed)?;
         Ok(hits.iter().map(|hit| json!(hit)).collect())
     }
