@@ -111,17 +111,12 @@ impl TrainingData {
         Ok(new)
     }
 
-<<<<<<< HEAD
     /// Captions that the tokenizer does not distinguish, if all are tokenised.
     pub fn same_tokens(&self) -> Option<SameTokens> {
         self.tokens.same_tokens(&self.dataset)
     }
 
-    /// How many captions are cut at the token limit, among those tokenized so far; `None`: tokens are drawn anew each
-    /// epoch (templates or word dropout).
-=======
     /// How many captions are cut at the token limit, among those tokenized so far; `None`: they have features.
->>>>>>> 4b2216bc (Texts that are cut are counted wherever texts are encoded)
     pub fn cut_captions(&self) -> Option<CutCaptions> {
         self.tokens.cut_captions()
     }
