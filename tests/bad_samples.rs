@@ -227,7 +227,7 @@ fn results_list_all_unusable_images() {
         let list = list.as_array().unwrap();
         assert_eq!(list.len(), 7, "{list:?}");
         assert!(list[6]["image"].as_str().unwrap().ends_with("images/19.png"), "{list:?}");
-        assert!(list.iter().all(|bad| bad["reason"].as_str().unwrap().contains("not an image")), "{list:?}");
+        assert!(list.iter().all(|bad| bad["reason"].as_str().unwrap().contains("is a text")), "{list:?}");
     };
     let eval = ["--task", "retrieval", "--data", "eval.csv"];
     let (_, text) = run("eval", &[&eval[..], &["--json", "found.json"]].concat());

@@ -45,6 +45,9 @@ const WEIGHT_NAMES: [&str; 5] = ["model", "pytorch_model", "open_clip", "optimiz
 /// Characters of a path that make it a pattern.
 const PATTERN: [char; 4] = ['{', '*', '?', '['];
 
+/// Between a key and its path, in what names an input.
+const OF_CONFIG: &str = "` of the config, `";
+
 /// What a command reads.
 #[derive(Debug, Default)]
 pub struct Inputs(Vec<Input>);
@@ -127,7 +130,7 @@ impl Inputs {
             Value::String(text) if Path::new(text).is_absolute() => {
                 let is_of_model = key.starts_with("model.") || key.starts_with("train.teacher") || key == "run.dir";
                 let kind = if is_of_model { Kind::Model } else { Kind::Data };
-                self.push(&format!("{key}` of the config, `{text}"), Path::new(text), kind);
+                self.push(&format!("{key}{OF_CONFIG}{text}"), Path::new(text), kind);
             }
             Value::Array(values) => {
                 values.iter().enumerate().for_each(|(at, value)| self.push_texts(&format!("{key}[{at}]"), value));
@@ -190,8 +193,8 @@ impl Input {
             return format!("the file of `{given_by}`");
         }
         // The key of a config has its path already.
-        let folder = self.path.display().to_string();
-        let place = if given_by.contains(&folder) { given_by.clone() } else { format!("{given_by} {folder}") };
+        let is_of_config = given_by.contains(OF_CONFIG);
+        let place = if is_of_config { given_by.clone() } else { format!("{given_by} {}", self.path.display()) };
         format!("a file of `{place}`")
     }
 }
