@@ -18,14 +18,12 @@
 //! - `side_files`: files that have the extension of a table, and lie beside data
 //! - `tables`: what the sources in text files share
 //! - `image_files`: the image files below a folder
-//! - `column_name`: the name of a column in the config
 //! - `one_or_many`: a value of the config that may be a list
 
 pub(crate) mod class_folder;
 pub(crate) mod class_labels;
 pub(crate) mod classes;
 pub(crate) mod coco;
-mod column_name;
 pub(crate) mod csv;
 pub(crate) mod features;
 pub(crate) mod folder;

@@ -1,5 +1,5 @@
-//! Texts that a tokenizer does not distinguish: in a script that its vocabulary lacks, in other letter case, or equal up
-//! to the limit on tokens. A text tower gives them equal features.
+//! Texts that a tokenizer does not distinguish: in a script that its vocabulary lacks, in other letter case, or equal
+//! up to the limit on tokens. A text tower gives them equal features.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;

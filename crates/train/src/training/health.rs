@@ -204,9 +204,9 @@ pub(crate) fn same_tokens_message(same: SameTokens, dataset: &Dataset) -> String
     let [one, other] = same.example.map(|number| dataset.caption(number).text);
     let SameTokens { same, texts, .. } = same;
     format!(
-        "{same} of {texts} distinct captions have the same tokens as another one, such as `{one}` and `{other}`: the text tower gives \
-         them equal features, and they are negatives of each other; take a text tower with a tokenizer for these \
-         texts, raise `data.max_tokens` if they differ at the end, or make such captions equal"
+        "{same} of {texts} distinct captions have the same tokens as another one, such as `{one}` and `{other}`: the \
+         text tower gives them equal features, and they are negatives of each other; take a text tower with a \
+         tokenizer for these texts, raise `data.max_tokens` if they differ at the end, or make such captions equal"
     )
 }
 

@@ -41,7 +41,7 @@ use crate::run_dir::tensorboard::event_file::EventFile;
 use crate::stop_flag::StopFlag;
 use crate::teacher::features::Teacher;
 use crate::teacher::loaded::LoadedTeacher;
-use crate::training::health::{HealthMonitor, MANY_SAME, STEPS_READ_AT_RESUME, one_caption, same_tokens_message};
+use crate::training::health::{HealthMonitor, STEPS_READ_AT_RESUME, one_caption};
 use crate::training::learner::{Learner, LearnerState};
 use crate::training::locked_inputs::LockedInputs;
 use crate::training::open::resume_checks::{
@@ -118,10 +118,7 @@ impl Run {
         let told: Vec<String> = dataset.warnings.iter().cloned().chain(dataset.null_words()).collect();
         evaluations.iter_mut().for_each(|evaluation| evaluation.mute(&told));
         let data = TrainingData::new(config, dataset, tokenizer, processor, workers, ranks.share())?;
-        if let Some(same) = data.same_tokens() {
-            let message = same_tokens_message(same, &data.dataset);
-            observer.on(if same.share() >= MANY_SAME { Event::Warning(message) } else { Event::Note(message) });
-        }
+        data.report_same_tokens(observer);
         evaluations.iter().try_for_each(Evaluation::check_files)?;
 
         let steps_per_epoch = data.steps_per_epoch();

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dualenc_data::{
-    Batch, BatchPlan, CutCaptions, Dataset, ImageProcessor, Loaded, LoaderOptions, MicroBatches, PairLoader,
-    SameTokens, Share, Skipped, Survey, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, counted,
+    Batch, BatchPlan, CutCaptions, Dataset, ImageProcessor, Loaded, LoaderOptions, MicroBatches, PairLoader, Share,
+    Skipped, Survey, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, counted,
 };
 use dualenc_model::Training;
 
@@ -15,6 +15,7 @@ use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::loss::contrastive::PairIds;
 use crate::run_dir::checkpoint::pair_counts::PairCounts;
+use crate::training::health::{MANY_SAME, same_tokens_message};
 use crate::training::locked_inputs::LockedInputs;
 
 /// Captions that a run remembers the number of, in 8 bytes each. Those of later captions are computed each time, in a
@@ -111,9 +112,11 @@ impl TrainingData {
         Ok(new)
     }
 
-    /// Captions that the tokenizer does not distinguish, if all are tokenised.
-    pub fn same_tokens(&self) -> Option<SameTokens> {
-        self.tokens.same_tokens(&self.dataset)
+    /// Reports captions that the tokenizer does not distinguish, if all are tokenised.
+    pub fn report_same_tokens(&self, observer: &mut dyn Observer) {
+        let Some(same) = self.tokens.same_tokens(&self.dataset) else { return };
+        let message = same_tokens_message(same, &self.dataset);
+        observer.on(if same.share() >= MANY_SAME { Event::Warning(message) } else { Event::Note(message) });
     }
 
     /// How many captions are cut at the token limit, among those tokenized so far; `None`: they have features.

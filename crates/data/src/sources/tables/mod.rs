@@ -4,11 +4,13 @@
 //! - `windows_1252`: the code page behind `encoding = "latin1"`
 //! - `records`: splits a table into records
 //! - `dialect`: how a table is written: delimiter, header, columns
+//! - `column_name`: the name of a column in the config
 //! - `columns`: the columns that hold image and caption, by their names
 //! - `image_path`: the file that a written path means
 //! - `path_tail`: the end of an absent path that is there
 //! - `path_text`: paths that are no local path: URLs, drives, bytes
 
+pub(crate) mod column_name;
 pub(crate) mod columns;
 pub(crate) mod dialect;
 pub(crate) mod image_path;
