@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Session, as_floats, floats, goldens, stderr, tensors};
+use crate::support::{Session, as_floats, assert_close, column, floats, goldens, stderr, tensors};
 
 const IMAGE_WIDTH: usize = 6;
 const TEXT_WIDTH: usize = 4;
@@ -169,6 +169,42 @@ fn bad_rows_count_as_bad_samples() {
         problems.contains("i.npy/row 4: value 2 is NaN") && problems.contains("row 6: all values are 0"),
         "{problems}"
     );
+}
+
+/// Each image with two texts: row by row, and the first texts of all images before the second ones.
+#[test]
+fn several_texts_of_an_image_train_at_once() {
+    let session = session("");
+    let texts = values(2 * ROWS * TEXT_WIDTH, 4);
+    let rows: Vec<&[f32]> = texts.chunks_exact(TEXT_WIDTH).collect();
+    let apart = [0, 1].map(|first| rows.iter().copied().skip(first).step_by(2).collect::<Vec<_>>().concat()).concat();
+    let numbers = |of: fn(usize) -> usize| (0..2 * ROWS).map(|row| format!("{}\n", of(row))).collect::<String>();
+    session.write("together.npy", npy(TEXT_WIDTH, &texts));
+    session.write("together.txt", numbers(|row| row / 2));
+    session.write("apart.npy", npy(TEXT_WIDTH, &apart));
+    session.write("apart.txt", numbers(|row| row % ROWS));
+    let with = |command: &[&str], run: &str, texts: &str, more: &[&str]| {
+        let sets = [
+            format!("run.dir={run}"),
+            format!("data.train.features.texts={texts}.npy"),
+            format!("data.train.features.image_of={texts}.txt"),
+            "data.captions=slots".to_owned(),
+        ];
+        let sets = sets.iter().map(String::as_str).chain(more.iter().copied());
+        session.succeed(&command.iter().copied().chain(sets.flat_map(|set| ["--set", set])).collect::<Vec<_>>())
+    };
+    let losses = |run: &str, texts: &str, more: &[&str]| {
+        with(&["train", "--config", "lit.toml"], run, texts, more);
+        column(&session.metrics(run, "train"), "loss")
+    };
+    let together = losses("together", "together", &[]);
+    assert!(together.len() == 6 && together.iter().all(|loss| loss.is_finite()), "{together:?}");
+    // Each caption has its own row, wherever it is in the file.
+    assert_eq!(losses("apart", "apart", &[]), together);
+    assert_close("parts", &losses("parts", "together", &["train.micro_batch_size=3"]), &together, 1e-4);
+    assert_ne!(losses("one", "together", &["data.caption_slots=1"]), together);
+    let plan = with(&["plan", "--config", "lit.toml", "--steps", "1"], "planned", "together", &[]);
+    assert!(plan.contains("8 pairs of 2 captions each"), "{plan}");
 }
 
 #[test]

@@ -149,9 +149,9 @@ impl LockedInputs {
     /// # Errors
     /// As for [`LockedInputs::of_batch`].
     pub fn texts_of_batch(&self, batch: &Batch) -> Result<Option<Tensor<2>>, TrainError> {
-        let captions: Vec<usize> = batch.pairs.iter().map(|pair| pair.caption).collect();
         let texts = self.towers.texts.as_ref();
-        texts.map(|locked| locked.of_captions(&self.dataset, &captions, &batch.tokens)).transpose()
+        // A pair has a row for each of its captions, not for the first alone.
+        texts.map(|locked| locked.of_captions(&self.dataset, &batch.captions, &batch.tokens)).transpose()
     }
 
     /// Whether a step reads pixels: the image tower runs in it, and a step in parts needs them twice.
