@@ -187,3 +187,29 @@ fn details_show_every_class() {
     assert!(log.contains("1 of 4 classes have no image: `thing`"), "{log}");
     assert!(log.contains("several classes have the same name"), "{log}");
 }
+
+/// What an evaluation refuses of `classnames`, training and `check` refuse too.
+#[test]
+fn class_names_fit_their_folders_everywhere() {
+    let session = Session::new();
+    session.write_config("");
+    let classes = ["0", "1", "10", "2", "ape/x", "cat/x", "dog/x"];
+    for (number, class) in classes.into_iter().enumerate() {
+        let dir = if number < 4 { "numbers" } else { "animals" };
+        session.write(&format!("{dir}/{class}/{number}.png"), bytes(number));
+    }
+    let refused = |dir: &str, names: &str, expected: &str| {
+        session.write("names.txt", names);
+        let train = format!("data.train={{classes={{path=\"{dir}\"}}, classnames=\"names.txt\"}}");
+        let eval = format!("eval.z={{task=\"zero-shot\", images=\"{dir}\", classnames=\"names.txt\"}}");
+        for (command, set) in [("train", &train), ("check", &train), ("check", &eval)] {
+            let output = session.run(&[command, "--config", "lit.toml", "--set", set]);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{command} {set}: {text}");
+            assert!(text.contains(expected), "{command} {set}: {text}");
+        }
+    };
+    refused("animals", "dog\nape\ncat\n", "in another order: name 1 is `dog`, but folder 1 in sorted order is `ape`");
+    refused("animals", "ape\ncat\n", "it has 2 class names, but");
+    refused("numbers", "zero\none\ntwo\nten\n", "name 3 may be that of the folder `10` or of `2`");
+}

@@ -85,11 +85,18 @@ impl ClassesSource {
     /// [`DataError::Malformed`] if the folders are the splits of a data set, or if the names of all classes are
     /// numbers; [`DataError::NoClassFolders`], [`DataError::Empty`] for a class without images, [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
-        self.read_named(None, &[])
+        self.read_named(None, None)
     }
 
-    /// As [`ClassesSource::read`]. `classnames`: names that replace those of the sorted folders, unless empty.
-    pub(crate) fn read_named(&self, selection: Option<Selection>, classnames: &[String]) -> Result<Dataset, DataError> {
+    /// As [`ClassesSource::read`]. `classnames`: a file and its names, which replace those of the sorted folders.
+    ///
+    /// # Errors
+    /// Also those of [`ClassFolder::check_names`](crate::ClassFolder::check_names).
+    pub(crate) fn read_named(
+        &self,
+        selection: Option<Selection>,
+        classnames: Option<(&Path, &[String])>,
+    ) -> Result<Dataset, DataError> {
         let malformed = |reason: String| DataError::Malformed { path: self.path.clone(), reason };
         let folder_names = folders(&self.path)?;
         let found = splits(&folder_names);
@@ -104,7 +111,11 @@ impl ClassesSource {
         let folder = class_folder(&self.path)?;
         let classes = folder.classes.len();
         let mut builder = DatasetBuilder::new(&self.path).with_selection(selection);
-        if classnames.is_empty() {
+        if let Some((file, names)) = classnames {
+            let checked = folder.check_names(&self.path, file, names);
+            let warning = checked.map_err(DataError::of_key("classnames"))?;
+            warning.into_iter().for_each(|warning| builder.warn(warning));
+        } else {
             let is_number = |class: &&String| is_number_like(class);
             let numbers = folder.classes.iter().filter(is_number).count();
             let first = &folder.classes[0];
@@ -121,27 +132,12 @@ impl ClassesSource {
                     self.path.display()
                 ));
             }
-        } else if classnames.len() != classes {
-            return Err(malformed(format!(
-                "it has {classes} class folders, and `classnames` has {} names; expected one per folder, in their \
-                 sorted order",
-                classnames.len()
-            )));
-        } else {
-            let numbers: Option<Vec<u64>> = folder.classes.iter().map(|class| class.parse().ok()).collect();
-            if numbers.is_some_and(|numbers| !numbers.is_sorted()) {
-                builder.warn(format!(
-                    "`{}`: its class folders are numbers, sorted as texts: {}; line n of `classnames` is for folder n \
-                     in this order",
-                    self.path.display(),
-                    quoted(&folder.classes)
-                ));
-            }
         }
+        let names = classnames.map_or(&folder.classes[..], |(_, names)| names);
         for ((image, class), row) in folder.images.iter().zip(1..) {
             let name = image.path().strip_prefix(&self.path).unwrap_or(image.path());
             if builder.selects(row, &name.to_string_lossy()) {
-                builder.push(image.clone(), classnames.get(*class).unwrap_or(&folder.classes[*class]));
+                builder.push(image.clone(), &names[*class]);
             }
         }
         if let Some(left_out) = folder.left_out.describe() {
@@ -152,7 +148,6 @@ impl ClassesSource {
             self.path.display(),
             counted(builder.num_images(), "image")
         ));
-        let names = if classnames.is_empty() { &folder.classes } else { classnames };
         Ok(builder.finish(&self.path)?.with_classes(names))
     }
 }
@@ -181,14 +176,22 @@ mod tests {
     fn class_names_are_captions() {
         let dir = folder(&["red_panda/2.png", "red_panda/deep/1.png", "Cat/x.jpg"]);
         let source = ClassesSource::new(dir.path());
-        let captions = |classnames: &[String]| {
-            let dataset = source.read_named(None, classnames).unwrap();
+        let read = |classnames: Option<&[&str]>| {
+            let names = classnames.map(names);
+            let named = names.as_deref().map(|names| (Path::new("names.txt"), names));
+            source.read_named(None, named).map_err(|error| error.to_string())
+        };
+        let captions = |classnames| {
+            let dataset = read(classnames).unwrap();
             dataset.captions().map(|caption| caption.text.to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(captions(&[]), ["Cat", "red panda", "red panda"]);
-        assert_eq!(captions(&names(&["a cat", "a panda"])), ["a cat", "a panda", "a panda"]);
-        let error = source.read_named(None, &names(&["a cat"])).unwrap_err().to_string();
-        assert!(error.contains("it has 2 class folders, and `classnames` has 1 names"), "{error}");
+        assert_eq!(captions(None), ["Cat", "red panda", "red panda"]);
+        assert_eq!(captions(Some(&["a cat", "a panda"])), ["a cat", "a panda", "a panda"]);
+        let error = read(Some(&["a cat"])).unwrap_err();
+        assert!(error.starts_with("`classnames`: `names.txt`: it has 1 class names, but"), "{error}");
+        let error = read(Some(&["red panda", "cat"])).unwrap_err();
+        assert!(error.contains("in another order: name 1 is `red panda`, but folder 1"), "{error}");
+        assert!(read(Some(&["red panda", "lynx"])).unwrap().warnings[0].contains("name 1 is `red panda`"));
         let dataset = source.read().unwrap();
         assert!(dataset.notes[0].ends_with("2 classes, 3 images"), "{:?}", dataset.notes);
         assert!(dataset.image(2).key().ends_with("red_panda/deep/1.png"));
@@ -202,7 +205,7 @@ mod tests {
             let only = dir.path().join("only.txt");
             write(&only, list).unwrap();
             let selection = Selection::read(&only).unwrap();
-            let dataset = ClassesSource::new(dir.path()).read_named(Some(selection), &[]).unwrap();
+            let dataset = ClassesSource::new(dir.path()).read_named(Some(selection), None).unwrap();
             assert_eq!(dataset.num_images(), 1);
             assert!(dataset.image(0).key().ends_with("b/1.png"));
         }
@@ -212,7 +215,8 @@ mod tests {
     fn splits_and_numbers_are_refused() {
         let read = |files: &[&str], classnames: &[String]| {
             let dir = folder(files);
-            ClassesSource::new(dir.path()).read_named(None, classnames).map_err(|error| error.to_string())
+            let named = (!classnames.is_empty()).then_some((Path::new("names.txt"), classnames));
+            ClassesSource::new(dir.path()).read_named(None, named).map_err(|error| error.to_string())
         };
         let error = read(&["train/cat/1.png", "val/cat/1.png"], &[]).unwrap_err();
         assert!(error.contains("its folders are the splits `train`, `val`, not classes; set `path = "), "{error}");
@@ -222,8 +226,9 @@ mod tests {
         assert!(error.contains("its 2 class folders look like numbers, such as `0`"), "{error}");
         let many: Vec<String> = (0..11).map(|class| format!("{class}/1.png")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        let dataset = read(&many, &names(&["x"; 11])).unwrap();
-        assert!(dataset.warnings[0].contains("sorted as texts: `0`, `1`, `10`, `2`"), "{:?}", dataset.warnings);
+        let digits = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
+        let error = read(&many, &names(&digits)).unwrap_err();
+        assert!(error.contains("name 3 may be that of the folder `10` or of `2`"), "{error}");
         let dataset = read(&["n01440764/1.png", "n01443537/1.png"], &[]).unwrap();
         assert!(dataset.warnings[0].contains("WordNet ids, such as `n01440764`"), "{:?}", dataset.warnings);
     }

@@ -133,7 +133,7 @@ impl Source {
             Self::Json(source) => source.read_selected(selection),
             Self::Folder(source) => source.read_selected(selection),
             Self::Webdataset(source) => source.read_named(selection, class_labels::NumberLabels::Named(&[]), None),
-            Self::Classes(source) => source.read_named(selection, &[]),
+            Self::Classes(source) => source.read_named(selection, None),
             Self::Coco(source) => source.read_selected(selection),
             Self::Parquet(source) => source.read_selected(selection),
             Self::Features(source) => source.read_selected(selection),

@@ -123,7 +123,10 @@ impl SourceTable {
         let mut dataset = match &source {
             // These know themselves what is the number of a class.
             Source::Webdataset(source) => source.read_named(selection, NumberLabels::Named(&classnames), None)?,
-            Source::Classes(source) => source.read_named(selection, &classnames)?,
+            Source::Classes(source) => {
+                let names = self.classnames.as_deref().map(|file| (file, classnames.as_slice()));
+                source.read_named(selection, names)?
+            }
             other if classnames.is_empty() => other.read_selected(selection)?,
             other => other.read_selected(selection)?.with_class_names(&classnames)?,
         };

@@ -96,11 +96,11 @@ impl LabelledImages {
     /// Reads a folder of images per class, of which the class names have the order of the sorted folders.
     fn of_folder(path: &Path, described: Described<'_>) -> Result<Self, TrainError> {
         let folder = class_folder(path)?;
+        let mut warning = None;
         let names = match described.classnames {
             Some(file) => {
                 let names = read_class_synonyms(file)?;
-                check_count(file, names.len(), path, folder.classes.len())?;
-                check_order(file, &titles(&names), path, &folder.classes)?;
+                warning = folder.check_names(path, file, &titles(&names))?;
                 names
             }
             None => folder.classes.into_iter().map(|name| vec![name]).collect(),
@@ -110,6 +110,7 @@ impl LabelledImages {
             data.push(image.clone(), &label.to_string());
         }
         let mut data = data.build();
+        data.warnings.extend(warning);
         data.warnings.extend(folder.left_out.describe().map(|files| format!("`{}`: {files}", path.display())));
         let labels = ClassLabels::new(titles(&names), folder.images.iter().map(|(_, label)| vec![*label]));
         Self::new(data, labels, names, described.templates)
@@ -278,43 +279,4 @@ fn beside(data: &Dataset, name: &str) -> Option<PathBuf> {
 pub(crate) fn one_class(names: &[String]) -> Option<String> {
     let [name] = names else { return None };
     Some(format!("there is one class, `{name}`, so every answer is right: the figures tell nothing; add other classes"))
-}
-
-/// Refuses class names that are those of the folders in another order, since images would have the wrong classes.
-fn check_order(path: &Path, names: &[String], images: &Path, folders: &[String]) -> Result<(), TrainError> {
-    let folded = |names: &[String]| -> Vec<String> {
-        names.iter().map(|name| name.to_lowercase().replace(['_', '-'], " ")).collect()
-    };
-    let (named, expected) = (folded(names), folded(folders));
-    let sorted = |names: &[String]| {
-        let mut names = names.to_vec();
-        names.sort();
-        names
-    };
-    let Some(at) = named.iter().zip(&expected).position(|(name, folder)| name != folder) else { return Ok(()) };
-    if sorted(&named) != sorted(&expected) {
-        return Ok(());
-    }
-    Err(TrainError::Usage(format!(
-        "`{}` has the class names of the folders in `{}` in another order: name {} is `{}`, but folder \
-         {} in sorted order is `{}`; put the names in the order of the folders, or give no list of names",
-        path.display(),
-        images.display(),
-        at + 1,
-        names[at],
-        at + 1,
-        folders[at],
-    )))
-}
-
-fn check_count(path: &Path, names: usize, images: &Path, folders: usize) -> Result<(), TrainError> {
-    if names == folders {
-        return Ok(());
-    }
-    Err(TrainError::Usage(format!(
-        "`{}` has {names} class names, but `{}` has {folders} class folders; expected one name per line, in the sorted \
-         order of the folders",
-        path.display(),
-        images.display(),
-    )))
 }

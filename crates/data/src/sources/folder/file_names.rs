@@ -32,6 +32,14 @@ pub(crate) fn without_digits(name: &str) -> String {
     name.chars().filter(|character| !character.is_ascii_digit()).collect()
 }
 
+/// The number in a name that has one, with what is before and after it: `class 12` is `class `, 12 and nothing.
+pub(crate) fn around_number(name: &str) -> Option<(&str, u64, &str)> {
+    let is_digit = |character: char| character.is_ascii_digit();
+    let (before, rest) = name.split_at(name.find(is_digit)?);
+    let (number, after) = rest.split_at(rest.find(|character| !is_digit(character)).unwrap_or(rest.len()));
+    if after.contains(is_digit) { None } else { Some((before, number.parse().ok()?, after)) }
+}
+
 /// The folders in `dir`, sorted byte by byte.
 pub(crate) fn folders(dir: &Path) -> Result<Vec<String>, DataError> {
     let mut found = Vec::new();
@@ -91,6 +99,13 @@ mod tests {
         }
         assert!(is_wordnet_id("n01440764") && !is_wordnet_id("n0144076") && !is_wordnet_id("nightjars"));
         assert_eq!(without_digits("IMG_0001"), without_digits("IMG_0200"));
+    }
+
+    #[test]
+    fn number_in_a_name() {
+        assert_eq!(around_number("class 012b"), Some(("class ", 12, "b")));
+        assert_eq!(around_number("7"), Some(("", 7, "")));
+        assert_eq!([around_number("1 of 2"), around_number("cat"), around_number(&"9".repeat(30))], [None; 3]);
     }
 
     #[test]
