@@ -195,6 +195,37 @@ fn training_goes_on_from_a_fit() {
     ));
 }
 
+/// What a residual head has learned beside its linear map does not stay beside a fitted one.
+#[test]
+fn fit_of_trained_residual_heads_is_linear() {
+    let session = session("");
+    let heads = ["image", "text"].map(|side| format!("model.{side}_head={{kind=\"residual\", norm=false}}"));
+    let heads = [heads[0].as_str(), &heads[1]];
+    let sets = |more: &[&'static str]| [&heads[..], more].concat();
+    session.succeed(&command("train", &sets(&["run.dir=trained", "train.learning_rate=1e-2"])));
+    let trained = session.path("trained/checkpoints/step-000012/model.safetensors");
+    let names = ["image_projection", "text_projection"].map(|head| format!("{head}.down.weight"));
+    assert!(names.iter().all(|name| floats(&trained, name).iter().any(|&value| value != 0.0)));
+    let from = ["model.init=./trained", "model.image_tower=", "model.text_tower=", "model.embed_dim="];
+    let output = session.run(&command("fit", &[&from[..], &["run.dir=fitted"]].concat()));
+    let notes = stderr(&output);
+    assert!(output.status.success(), "{notes}");
+    for side in ["image", "text"] {
+        assert!(notes.contains(&format!("the {side} head of `model.init` had learned what its linear map lacks")));
+    }
+    // The fit of new heads on the same towers.
+    let output = session.run(&command("fit", &sets(&["run.dir=new"])));
+    assert!(output.status.success() && !stderr(&output).contains("had learned"), "{}", stderr(&output));
+    let path = |run: &str| session.path(&format!("{run}/checkpoints/step-000000/model.safetensors"));
+    for (head, down) in ["image_projection", "text_projection"].iter().zip(&names) {
+        assert!(floats(&path("fitted"), down).iter().all(|&value| value == 0.0), "{down}");
+        let weight = format!("{head}.weight");
+        assert_eq!(floats(&path("fitted"), &weight), floats(&path("new"), &weight));
+    }
+    let recall = |run: &str| session.metrics(run, "eval")[0]["image_retrieval_recall@1"].clone();
+    assert_eq!(recall("fitted"), recall("new"));
+}
+
 #[test]
 fn warmup_longer_than_the_run_is_for_training() {
     let session = session("");

@@ -138,6 +138,30 @@ impl burn::module::ModuleVisitor for Gradients<'_> {
 }
 
 #[test]
+fn cleared_residual_head_is_its_linear_map() {
+    for (name, form) in cases() {
+        let golden = golden(name);
+        let mut head = golden_head(form, &golden);
+        let learned = matches!(form.kind, HeadKind::Residual);
+        assert_eq!(head.clear_residual().unwrap(), learned, "{name}");
+        assert!(!head.clear_residual().unwrap(), "{name}");
+        let found = values(head.forward(tensor(&golden, "x"), &Dropout::off()));
+        if learned {
+            let dims = head.dim();
+            let part = head.linear_part().unwrap();
+            let mut linear = part.input(tensor(&golden, "x")).matmul(part.weight.val());
+            if let Some(bias) = part.bias {
+                linear = linear + bias.val().reshape([1, dims]);
+            }
+            assert_close(name, &found, &values(linear));
+            assert!(parameters::list(&head).iter().all(|parameter| parameter.trains), "{name}");
+        } else {
+            assert_close(name, &found, &golden["y"].values);
+        }
+    }
+}
+
+#[test]
 fn half_precision_stays_near() {
     for (name, form) in cases() {
         let golden = golden(name);

@@ -166,7 +166,7 @@ impl Run {
         let covariances = fitting.covariances(&all);
         let solution = fitting.solve(&covariances, ridge)?;
         let heads = fitting.heads(&covariances, &solution, power);
-        self.set_heads(heads, (logit_scale, logit_bias), dim, &device)?;
+        self.set_heads(heads, (logit_scale, logit_bias), dim, &device, observer)?;
         clock.lap("final fit");
         let directions = solution.strengths.len();
         let widths = covariances.widths;
@@ -295,9 +295,17 @@ impl Run {
         (logit_scale, logit_bias): (f64, Option<f64>),
         dim: usize,
         device: &Device,
+        observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let model = &mut self.learner.model;
-        for (head, map) in [&mut model.image_projection, &mut model.text_projection].into_iter().zip(heads) {
+        let old = [("image", &mut model.image_projection), ("text", &mut model.text_projection)];
+        for ((side, head), map) in old.into_iter().zip(heads) {
+            if head.clear_residual()? {
+                observer.on(Event::Note(format!(
+                    "the {side} head of `model.init` had learned what its linear map lacks; the fit gives it another \
+                     map, so this starts at 0 again"
+                )));
+            }
             let width = map.weight.len() / dim;
             let weight = Tensor::<2>::from_data(TensorData::new(map.weight, [width, dim]), device);
             let part = linear_part(head)?;

@@ -8,9 +8,11 @@ use crate::dual_encoder::heads::form::{HeadForm, HeadKind};
 use crate::dual_encoder::heads::gated_head::GatedHead;
 use crate::dual_encoder::heads::linear_head::{LinearHead, normed};
 use crate::dual_encoder::heads::residual_head::ResidualHead;
+use crate::error::ModelError;
 use crate::layers::dropout::Dropout;
 use crate::layers::layer_norm::LayerNorm;
 use crate::params::builder::ParamBuilder;
+use crate::params::values::host;
 
 /// Maps the pooled output of a tower, `[batch, width]`, into the shared space, `[batch, dim]`.
 ///
@@ -134,6 +136,21 @@ impl Head {
             Self::Blocks(head) => head.dropout = probability,
         }
         self
+    }
+
+    /// Makes a residual head the linear one with the same `weight`, as a new one is: what its small network has learned
+    /// corrects that linear map, and not another one that takes its place. Returns whether the head computed something
+    /// else before. Other kinds stay as they are.
+    ///
+    /// # Errors
+    /// [`ModelError::Device`] if the device cannot copy its weights to the host.
+    pub fn clear_residual(&mut self) -> Result<bool, ModelError> {
+        let Self::Residual(head) = self else { return Ok(false) };
+        let learned = host(head.down.weight.val().without_autodiff())?.values.iter().any(|&value| value != 0.0);
+        if learned {
+            head.clear();
+        }
+        Ok(learned)
     }
 
     /// The linear map of a linear or a residual head; `None` for other kinds.

@@ -40,6 +40,13 @@ impl ResidualHead {
         }
     }
 
+    /// Sets `C` to 0, where a new head starts.
+    pub(crate) fn clear(&mut self) {
+        let weight = self.down.weight.val();
+        let zeros = Tensor::<2>::zeros(weight.dims(), &weight.device().without_autodiff());
+        self.down.weight = Param::from_tensor(zeros.autodiff().require_grad());
+    }
+
     /// Maps `[batch, width]` to `[batch, dim]`.
     pub fn forward(&self, x: Tensor<2>, dropout: &Dropout) -> Tensor<2> {
         let x = normed(self.norm.as_ref(), x);
