@@ -11,7 +11,7 @@ The Rust tests only read the fixtures. Python is needed to regenerate them, not 
     .venv-goldens/bin/python scripts/goldens.py
 
 Pass section names to write only those: towers dual image_families train optim resize decode formats jpeg processor
-pixels augment tokens ids decoder_ids text_families text_decoders whole losses terms
+pixels augment tokens ids tokenizer_cases decoder_ids text_families text_decoders whole losses terms
 layers heads token_heads closed_form teacher. The same versions on the same machine write the same bytes.
 """
 
@@ -41,6 +41,7 @@ SECTIONS = (
     "augment",
     "tokens",
     "ids",
+    "tokenizer_cases",
     "decoder_ids",
     "text_families",
     "text_decoders",

@@ -14,9 +14,9 @@ use crate::error::DataError;
 use crate::files::is_file;
 use crate::foreign_file::{json_problem, without_bom};
 use crate::panics::catch_quietly;
-use crate::text::legacy_vocab;
 use crate::text::tokenizer_files::{malformed, refuse_foreign};
 use crate::text::tokenizer_settings::Settings;
+use crate::text::{class_rules, legacy_vocab};
 
 /// The tokens of one text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,7 @@ pub struct Tokenizer {
     prompt: String,
     /// Without the prompt.
     fingerprint: [u8; 32],
+    warning: Option<String>,
     is_absent: bool,
 }
 
@@ -66,6 +67,7 @@ impl Tokenizer {
             pad_to: None,
             prompt: String::new(),
             fingerprint: [0; 32],
+            warning: None,
             is_absent: true,
         }
     }
@@ -73,8 +75,10 @@ impl Tokenizer {
     /// Reads `tokenizer.json` in `dir`. Without that file, builds the tokenizer from `vocab.txt` (BERT), or from
     /// `vocab.json` and `merges.txt` (CLIP, RoBERTa, GPT-2).
     ///
-    /// Texts are cut to `max_tokens`, special tokens included. SigLIP's classes (`tokenizer_class` in
-    /// `tokenizer_config.json`) lower-case and clean texts even where the file does not.
+    /// Texts are cut to `max_tokens`, special tokens included. As in transformers 5.23, most classes (`tokenizer_class`
+    /// in `tokenizer_config.json`, or the one of the `model_type`) take only the vocabulary from `tokenizer.json`: how
+    /// they clean and split texts, and their special tokens, are in `tokenizer_config.json`. SigLIP's classes lower-case
+    /// and clean texts even where the file does not.
     ///
     /// The padding id is the first of these that exists: `pad_token` in `tokenizer_config.json` or
     /// `special_tokens_map.json`, the padding section of `tokenizer.json`, `[PAD]` or `<pad>` in the vocabulary,
@@ -87,13 +91,16 @@ impl Tokenizer {
         let dir = dir.as_ref();
         let settings = Settings::read(dir)?;
         let (path, json) = read_or_build(dir, &settings)?;
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&json))
-            .and_then(|mut inner| guarded(|| settings.apply(&mut inner)).map(|()| inner))
-            .map_err(|reason| malformed(&path, &reason))?;
-
+        let mut inner =
+            guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(|reason| malformed(&path, &reason))?;
         let file_pad_id = inner.get_padding().map(|padding| padding.pad_id);
-        inner.with_padding(None);
-        limit(&mut inner, &path, &settings, max_tokens)?;
+        let file_direction = inner.get_truncation().map(|truncation| truncation.direction);
+        // Without the tokens that the settings add: a text tower may have no embedding for them.
+        let known_pads: HashMap<String, u32> = inner.get_vocab(true);
+        let applied = guarded(|| class_rules::apply(&mut inner, &settings, unk_id(&json)))
+            .and_then(|applied| guarded(|| settings.apply(&mut inner)).map(|()| applied))
+            .map_err(|reason| malformed(&path, &reason))?;
+        limit(&mut inner, &path, (&settings, file_direction), max_tokens)?;
 
         let vocab = inner.get_vocab(true);
         let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
@@ -101,13 +108,19 @@ impl Tokenizer {
             return Err(malformed(&path, "its vocabulary is empty"));
         }
         let text_vocab_size = text_vocab_size(&inner, &vocab).map_err(|reason| malformed(&path, &reason))?;
-        let configured = settings.pad_token().and_then(|token| vocab.get(&token).copied()).or(file_pad_id);
-        let usual = || ["[PAD]", "<pad>"].iter().find_map(|token| vocab.get(*token).copied());
+        let configured = settings.pad_token().and_then(|token| known_pads.get(&token).copied()).or(file_pad_id);
+        let usual = || ["[PAD]", "<pad>"].iter().find_map(|token| known_pads.get(*token).copied());
         let pad_id = configured.or_else(usual).or_else(|| settings.pad_token_id()).unwrap_or(0);
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(json.len() as u64).to_le_bytes()).update(&json);
         hasher.update(&(max_tokens as u64).to_le_bytes()).update(&pad_id.to_le_bytes());
         hasher.update(settings.canonical().as_bytes());
+        if !applied.changes.is_empty() {
+            hasher.update(b"changes").update(applied.changes.as_bytes());
+        }
+        if let Some(TruncationDirection::Left) = file_direction {
+            hasher.update(b"left");
+        }
         let fingerprint = *hasher.finalize().as_bytes();
         Ok(Self {
             inner,
@@ -119,6 +132,7 @@ impl Tokenizer {
             pad_to: None,
             prompt: String::new(),
             fingerprint,
+            warning: applied.warning,
             is_absent: false,
         })
     }
@@ -194,6 +208,12 @@ impl Tokenizer {
             type_ids.resize(len, 0);
         }
         Ok(Encoded { ids, type_ids, cut: !encoding.get_overflowing().is_empty() })
+    }
+
+    /// Where its token ids may differ from those of transformers, as a sentence that starts with the file.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        self.warning.as_ref().map(|warning| format!("`{}`: {warning}", self.path.display()))
     }
 
     /// What is put before every text; empty for nothing.
@@ -294,11 +314,24 @@ fn read_or_build(dir: &Path, settings: &Settings) -> Result<(PathBuf, Vec<u8>), 
     }
 }
 
+/// The id of the unknown token of a Unigram model in `tokenizer.json`, which the tokenizers crate keeps to itself.
+fn unk_id(json: &[u8]) -> Option<usize> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        model: Model,
+    }
+    #[derive(serde::Deserialize)]
+    struct Model {
+        unk_id: Option<usize>,
+    }
+    serde_json::from_slice::<File>(json).ok()?.model.unk_id
+}
+
 /// Makes `inner` cut texts to `max_tokens`, on the side that the settings say.
 fn limit(
     inner: &mut tokenizers::Tokenizer,
     path: &Path,
-    settings: &Settings,
+    (settings, file_direction): (&Settings, Option<TruncationDirection>),
     max_tokens: usize,
 ) -> Result<(), DataError> {
     guarded(|| inner.with_truncation(None).map(drop)).map_err(|reason| malformed(path, &reason))?;
@@ -314,7 +347,9 @@ fn limit(
     }
     let direction = match settings.get("truncation_side").and_then(Value::as_str) {
         Some("left") => TruncationDirection::Left,
-        _ => TruncationDirection::Right,
+        Some(_) => TruncationDirection::Right,
+        // `TokenizersBackend.__init__`: the file decides where the config does not.
+        None => file_direction.unwrap_or(TruncationDirection::Right),
     };
     let truncation = TruncationParams { max_length: max_tokens, direction, ..TruncationParams::default() };
     guarded(|| inner.with_truncation(Some(truncation)).map(drop)).map_err(|reason| malformed(path, &reason))

@@ -3,19 +3,21 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokenizers::normalizers::replace::ReplacePattern;
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Replace, Sequence, Strip};
 
 use crate::error::DataError;
 use crate::text::tokenizer_files::read_json;
 
-/// `tokenizer_config.json`, `special_tokens_map.json` and the model's `config.json`, each empty if the file does not
-/// exist.
+/// `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and the model's `config.json`, each empty
+/// if the file does not exist.
 pub(crate) struct Settings {
     tokenizer: Value,
     special: Value,
     model: Value,
+    /// `added_tokens.json`.
+    added: Value,
 }
 
 /// The number of tokens, special tokens included, that `tokenizer_config.json` in `dir` cuts texts to
@@ -47,6 +49,7 @@ impl Settings {
             tokenizer: object("tokenizer_config.json")?,
             special: object("special_tokens_map.json")?,
             model: object("config.json")?,
+            added: object("added_tokens.json")?,
         })
     }
 
@@ -69,6 +72,42 @@ impl Settings {
     pub(crate) fn model_type(&self) -> Option<&str> {
         let tower = self.model.get("text_config").unwrap_or(&self.model);
         tower.get("model_type")?.as_str()
+    }
+
+    /// The `model_type` of the whole model, which decides the class of a tokenizer.
+    pub(crate) fn whole_model_type(&self) -> Option<&str> {
+        self.model.get("model_type")?.as_str()
+    }
+
+    /// The tokens of `added_tokens.json`, with their ids.
+    pub(crate) fn added_tokens(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.added.as_object().into_iter().flatten()
+    }
+
+    /// `tokenizer_config.json` with the tokens of `special_tokens_map.json`, which count only where it has no
+    /// `added_tokens_decoder` (`_from_pretrained` of `tokenization_utils_base.py`).
+    pub(crate) fn merged_special_tokens(&self) -> Map<String, Value> {
+        const EXTRA: &str = "extra_special_tokens";
+        let mut merged = self.tokenizer.as_object().cloned().unwrap_or_else(Map::new);
+        if merged.contains_key("added_tokens_decoder") {
+            return merged;
+        }
+        for (key, value) in self.special.as_object().into_iter().flatten() {
+            let mut value = value.clone();
+            if key == EXTRA
+                && let (Some(Value::Array(before)), Value::Array(tokens)) = (merged.get(EXTRA), &value)
+            {
+                let new = tokens.iter().filter(|token| !before.contains(token));
+                value = before.iter().chain(new).cloned().collect();
+            }
+            if key != EXTRA
+                && let Value::Object(token) = &mut value
+            {
+                token.insert("special".to_owned(), true.into());
+            }
+            merged.insert(key.clone(), value);
+        }
+        merged
     }
 
     /// The token that a file has under `key`, such as `pad_token`, as written there.
@@ -145,6 +184,7 @@ mod tests {
             tokenizer: json!({"tokenizer_class": "SiglipTokenizerFast"}),
             special: json!({}),
             model: json!({"text_config": {"model_type": "siglip_text_model"}}),
+            added: json!({}),
         };
         assert_eq!(
             settings.canonical(),

@@ -31,6 +31,9 @@ pub(super) fn tokenizer_of(
         None => tokenizer,
     };
     check_vocabulary(&tokenizer, tower, dir)?;
+    if let Some(warning) = tokenizer.warning() {
+        observer.on(Event::Warning(warning));
+    }
     Ok(tokenizer)
 }
 
