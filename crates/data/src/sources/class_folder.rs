@@ -210,8 +210,8 @@ mod tests {
         assert_eq!(check(&["cat", "fire ant"], &["Cat", "fire-ant"]), Ok(None));
         assert_eq!(check(&["cat", "dog"], &["feline", "hound"]), Ok(None));
         let error = check(&["cat", "dog"], &["Dog", "cat"]).unwrap_err();
-        let expected = "`n.txt`: it has the class names of the folders in `data` in another order: name 1 is `Dog`, but \
-                        folder 1 in sorted order is `cat`; put the names";
+        let expected = "`n.txt`: it has the class names of the folders in `data` in another order: name 1 is `Dog`, \
+                        but folder 1 in sorted order is `cat`; put the names";
         assert!(error.starts_with(expected), "{error}");
         let error = check(&["cat", "dog"], &["cat"]).unwrap_err();
         assert!(

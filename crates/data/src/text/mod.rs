@@ -3,9 +3,7 @@
 //! - `tokenizer`: [`tokenizer::Tokenizer`], a Hugging Face tokenizer with a fixed length limit
 //! - `tokenizer_files`: reads the JSON files of a tokenizer directory
 //! - `tokenizer_settings`: what those files say beside the vocabulary: class, special tokens, normalisation
-//! - `tokenizer_class`: the classes of transformers that build a tokenizer anew, and which of them a directory names
-//! - `class_rules`: what each of them builds
-//! - `special_tokens`: the tokens that a class adds to the vocabulary
+//! - `tokenizer_class`: the classes of transformers that build a tokenizer anew
 //! - `legacy_vocab`: builds a tokenizer from `vocab.txt`, or from `vocab.json` and `merges.txt`
 //! - `token_table`: the token sequences of many texts in one allocation
 //! - `token_batch`: the token sequences of one batch, and padding
@@ -15,11 +13,9 @@
 //! - `word_dropout`: random word dropout for training captions
 
 pub(crate) mod caption_tokens;
-mod class_rules;
 mod lazy_tokens;
 mod legacy_vocab;
 pub(crate) mod same_tokens;
-mod special_tokens;
 #[cfg(test)]
 mod tests;
 pub(crate) mod token_batch;

@@ -14,9 +14,10 @@ use crate::error::DataError;
 use crate::files::is_file;
 use crate::foreign_file::{json_problem, without_bom};
 use crate::panics::catch_quietly;
+use crate::text::legacy_vocab;
+use crate::text::tokenizer_class::rules;
 use crate::text::tokenizer_files::{malformed, refuse_foreign};
 use crate::text::tokenizer_settings::Settings;
-use crate::text::{class_rules, legacy_vocab};
 
 /// The tokens of one text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,8 +78,8 @@ impl Tokenizer {
     ///
     /// Texts are cut to `max_tokens`, special tokens included. As in transformers 5.23, most classes (`tokenizer_class`
     /// in `tokenizer_config.json`, or the one of the `model_type`) take only the vocabulary from `tokenizer.json`: how
-    /// they clean and split texts, and their special tokens, are in `tokenizer_config.json`. SigLIP's classes lower-case
-    /// and clean texts even where the file does not.
+    /// they clean and split texts, and their special tokens, are in `tokenizer_config.json`. SigLIP's classes
+    /// lower-case and clean texts even where the file does not.
     ///
     /// The padding id is the first of these that exists: `pad_token` in `tokenizer_config.json` or
     /// `special_tokens_map.json`, the padding section of `tokenizer.json`, `[PAD]` or `<pad>` in the vocabulary,
@@ -97,7 +98,7 @@ impl Tokenizer {
         let file_direction = inner.get_truncation().map(|truncation| truncation.direction);
         // Without the tokens that the settings add: a text tower may have no embedding for them.
         let known_pads: HashMap<String, u32> = inner.get_vocab(true);
-        let applied = guarded(|| class_rules::apply(&mut inner, &settings, unk_id(&json)))
+        let applied = guarded(|| rules::apply(&mut inner, &settings, unk_id(&json)))
             .and_then(|applied| guarded(|| settings.apply(&mut inner)).map(|()| applied))
             .map_err(|reason| malformed(&path, &reason))?;
         limit(&mut inner, &path, (&settings, file_direction), max_tokens)?;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokenizers::models::unigram::Unigram;
 use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer};
 
-use crate::text::special_tokens::{SpecialTokens, form, listed};
+use crate::text::tokenizer_class::special_tokens::{SpecialTokens, form, listed};
 use crate::text::tokenizer_class::{Choice, Class};
 use crate::text::tokenizer_settings::Settings;
 
@@ -230,7 +230,10 @@ impl Class {
 
     fn pre_tokenizer(self, settings: &Settings) -> Value {
         let adds_space = |default: bool| settings.flag("add_prefix_space", default);
-        let split = |pattern: &str, behavior: &str, invert: bool| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": invert});
+        let split = |pattern: &str, behavior: &str, invert: bool| {
+            let pattern = json!({ "Regex": pattern });
+            json!({"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert})
+        };
         let always = if adds_space(true) { "always" } else { "never" };
         match self {
             Self::Bert | Self::Mpnet => json!({"type": "BertPreTokenizer"}),
@@ -297,7 +300,7 @@ impl Class {
                 let unk = unk.filter(|_| matches!(self, Self::Clip | Self::Gemma));
                 let suffix = if self == Self::Clip { "</w>" } else { "" };
                 let fuse = matches!(self, Self::Gemma | Self::Llama);
-                let text = |option: &Option<String>| option.clone().unwrap_or_else(String::new);
+                let text = |option: &Option<String>| option.as_deref().unwrap_or("").to_owned();
                 let old_options = (text(&old.continuing_subword_prefix), text(&old.end_of_word_suffix));
                 let old_flags = (old.fuse_unk, old.byte_fallback, old.ignore_merges, old.dropout);
                 let same = (old_options.0.as_str(), old_options.1.as_str()) == ("", suffix)

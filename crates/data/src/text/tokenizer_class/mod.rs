@@ -1,6 +1,13 @@
 //! The classes of transformers 5.23 that build their tokenizer anew from the vocabulary in `tokenizer.json` and the
 //! settings beside it, instead of taking the file as it is (`convert_to_native_format` of
 //! `tokenization_utils_tokenizers.py`, and `tokenization_*.py` of each model).
+//!
+//! - this file: which of them a directory names
+//! - `rules`: what each of them builds
+//! - `special_tokens`: the tokens that a class adds to the vocabulary
+
+pub(crate) mod rules;
+mod special_tokens;
 
 use serde_json::{Value, json};
 
