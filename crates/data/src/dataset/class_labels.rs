@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::dataset::Dataset;
 use crate::dataset::captions::{Caption, CaptionTable};
+use crate::dataset::label_readings::{Digits, LabelReadings, Undecided};
 use crate::dataset::part::Part;
-use crate::did_you_mean::nearest;
 use crate::error::DataError;
 
 /// The classes of labelled images.
@@ -89,35 +89,49 @@ impl Dataset {
     /// The captions as numbers or names of the classes `names`, which may repeat a name if no caption is that name.
     ///
     /// # Errors
-    /// [`DataError::Loader`] for a caption that is neither the number nor the name of one class.
+    /// [`DataError::Loader`] for a caption that is neither the number nor the name of one class, and for captions of
+    /// digits that could be numbers or names of other classes, if no caption has one reading alone.
     pub fn class_labels_of(&self, names: &[String]) -> Result<ClassLabels, DataError> {
-        let mut numbers: HashMap<&str, Option<usize>> = HashMap::new();
-        for (number, name) in names.iter().enumerate() {
-            numbers.entry(name).and_modify(|known| *known = None).or_insert(Some(number));
-        }
-        let number = |image: usize, text: &str| {
-            let known = match text.parse::<usize>() {
-                Ok(number) => Some((number < names.len()).then_some(number)),
-                Err(_) => numbers.get(text).copied(),
-            };
-            known.flatten().ok_or_else(|| {
-                let (key, last, count) =
-                    (self.image(image).key().to_string(), names.len().saturating_sub(1), names.len());
-                let problem = match known {
-                    Some(None) if numbers.contains_key(text) => "several classes have this name".to_owned(),
-                    _ => {
-                        let near = nearest(text, names.iter().map(String::as_str));
-                        let near = near.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
-                        format!("expected a number from 0 to {last}, or one of the {count} class names{near}")
-                    }
-                };
-                DataError::Loader { reason: format!("image `{key}` has the label `{text}`; {problem}") }
-            })
+        let (readings, digits) = self.readings(names)?;
+        let number = |image: usize, caption: u32| {
+            let label = self.caption(caption as usize).text;
+            readings.number(label, digits).map_err(|problem| self.wrong_label(image, label, &problem))
         };
-        let label = |image: usize, caption: u32| number(image, self.caption(caption as usize).text);
-        let of_image = |image: usize| self.captions_of(image).iter().map(|&caption| label(image, caption)).collect();
+        let of_image = |image: usize| self.captions_of(image).iter().map(|&caption| number(image, caption)).collect();
         let labels = (0..self.num_images()).map(of_image).collect::<Result<Vec<Vec<usize>>, DataError>>()?;
         Ok(ClassLabels::new(names.to_vec(), labels.into_iter()))
+    }
+
+    /// The same images with the names of their classes as captions. Captions are 0-based class numbers, or names.
+    ///
+    /// # Errors
+    /// As for [`Dataset::class_labels_of`], but several classes may have a name that is a caption.
+    pub fn with_class_names(self, names: &[String]) -> Result<Self, DataError> {
+        let (readings, digits) = self.readings(names)?;
+        let mut captions = CaptionTable::default();
+        for caption in self.captions() {
+            let name = readings.name(caption.text, digits);
+            let text = name.map_err(|problem| self.wrong_label(caption.image, caption.text, &problem))?;
+            captions.push(Caption { text, ..caption });
+        }
+        captions.shrink();
+        Ok(Self { captions, known: None, ..self }.with_classes(names))
+    }
+
+    /// What the captions say of labels for the classes `names`.
+    fn readings(&self, names: &[String]) -> Result<(LabelReadings, Digits), DataError> {
+        let mut readings = LabelReadings::new(names);
+        self.captions().for_each(|caption| readings.note(caption.text));
+        let digits = readings.digits().map_err(|Undecided { label, problem }| {
+            let first = self.captions().find(|caption| caption.text == label);
+            self.wrong_label(first.map_or(0, |caption| caption.image), &label, &problem)
+        })?;
+        Ok((readings, digits))
+    }
+
+    fn wrong_label(&self, image: usize, label: &str, problem: &str) -> DataError {
+        let key = self.image(image).key();
+        DataError::Loader { reason: format!("image `{key}` has the label `{label}`; {problem}") }
     }
 
     /// The same images with the numbers of their classes as captions, ascending.
@@ -190,6 +204,24 @@ mod tests {
         assert!(error("crane").contains("`x` has the label `crane`; several classes have this name"));
         assert!(error("3").contains("expected a number from 0 to 2, or one of the 3 class names"));
         assert!(error("wasp").contains("expected a number from 0 to 2"));
+    }
+
+    #[test]
+    fn digits_are_never_guessed() {
+        let names = ["1", "2", "3", "4", "5", "6"].map(str::to_owned);
+        let labels = |rows: &[(&str, &str)]| dataset(rows).class_labels_of(&names).map_err(|error| error.to_string());
+        let named = |rows: &[(&str, &str)]| dataset(rows).with_class_names(&names).map_err(|error| error.to_string());
+        let expected = "image `y` has the label `2`; as a number, counted from 0, it is the class `3`, and as a name \
+                        it is that of class 1; to mean numbers";
+        let either = [("y", "2"), ("z", "3")];
+        assert!(labels(&either).unwrap_err().contains(expected) && named(&either).unwrap_err().contains(expected));
+        // 6 is the number of no class, and 0 the name of none.
+        for (rows, class, name) in
+            [([("x", "2"), ("y", "6")], 1, "2"), ([("x", "2"), ("y", "0")], 2, "3"), ([("x", "6"), ("y", "6")], 5, "6")]
+        {
+            assert_eq!(labels(&rows).unwrap().of(0), [class]);
+            assert_eq!(named(&rows).unwrap().caption(0).text, name);
+        }
     }
 
     #[test]

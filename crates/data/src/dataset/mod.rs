@@ -8,6 +8,7 @@
 //! - `part`: the share of one source in an epoch of several
 //! - `selection`: the rows that `only` names
 //! - `class_labels`: captions that are class names, as numbers
+//! - `label_readings`: labels that may be numbers or names
 //! - `skipped_rows`: rows of a source that are left out
 //! - `survey`: what the lengths of the image files tell before any is read
 //! - `fingerprint`: a hash of what a data set holds
@@ -21,6 +22,7 @@ pub(crate) mod class_labels;
 pub(crate) mod columns;
 mod fingerprint;
 pub(crate) mod images;
+pub(crate) mod label_readings;
 pub(crate) mod parallel_io;
 pub(crate) mod part;
 pub(crate) mod selection;
@@ -31,7 +33,6 @@ pub(crate) mod survey;
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -195,33 +196,6 @@ impl Dataset {
         self.known = None;
         self.parts.iter_mut().for_each(|part| part.weights_by_place = true);
         self
-    }
-
-    /// The same images with the names of their classes as captions. Captions are 0-based class numbers, or names.
-    ///
-    /// # Errors
-    /// [`DataError::Loader`] for a caption that is neither the number nor the name of a class.
-    pub fn with_class_names(self, names: &[String]) -> Result<Self, DataError> {
-        let known: HashSet<&str> = names.iter().map(String::as_str).collect();
-        let mut captions = CaptionTable::default();
-        for caption in self.captions() {
-            let name = match caption.text.parse::<usize>() {
-                Ok(number) => names.get(number).map(String::as_str),
-                Err(_) => known.get(caption.text).copied(),
-            };
-            let name = name.ok_or_else(|| DataError::Loader {
-                reason: format!(
-                    "image `{}` has the label `{}`; expected a number from 0 to {}, or one of the {} class names",
-                    self.image(caption.image).key(),
-                    caption.text,
-                    names.len().saturating_sub(1),
-                    names.len()
-                ),
-            })?;
-            captions.push(Caption { text: name, ..caption });
-        }
-        captions.shrink();
-        Ok(Self { captions, known: None, ..self }.with_classes(names))
     }
 
     /// The same images with other captions; `parts` cover them in order.

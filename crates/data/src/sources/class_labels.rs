@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::dataset::label_readings::{Digits, LabelReadings, Undecided};
 use crate::error::DataError;
 use crate::files::is_file;
 use crate::text_lists::class_names::read_numbered_names;
@@ -18,10 +19,10 @@ pub(crate) enum NumberLabels<'a> {
     Kept,
 }
 
-/// Names of classes by their numbers.
+/// Classes by their numbers and names.
 #[derive(Debug)]
 pub(crate) struct ClassNames {
-    pub names: Vec<String>,
+    labels: LabelReadings,
     /// The file that was found; `None` if the config named it.
     pub path: Option<PathBuf>,
 }
@@ -30,7 +31,7 @@ impl ClassNames {
     /// The names of the config; `None` if there are none.
     pub(crate) fn given(labels: NumberLabels<'_>) -> Option<Self> {
         let NumberLabels::Named(names) = labels else { return None };
-        (!names.is_empty()).then(|| Self { names: names.to_vec(), path: None })
+        (!names.is_empty()).then(|| Self { labels: LabelReadings::new(names), path: None })
     }
 
     /// The names in a file in `dir` or in the folder above it.
@@ -38,32 +39,33 @@ impl ClassNames {
         for dir in dir.ancestors().take(2) {
             let path = dir.join(CLASS_NAMES_FILE);
             if is_file(&path)? {
-                return Ok(Some(Self { names: read_numbered_names(&path)?, path: Some(path) }));
+                let labels = LabelReadings::new(&read_numbered_names(&path)?);
+                return Ok(Some(Self { labels, path: Some(path) }));
             }
         }
         Ok(None)
     }
 
-    /// The name of a label: that of its number, or the label itself if it is a name.
+    /// The name of a label: that of its number, or the label itself if it is a name. [`ClassNames::check`] tells after
+    /// all labels whether those of digits are numbers.
     ///
     /// # Errors
     /// What is wrong with the label.
-    pub(crate) fn name<'a>(&'a self, label: &'a str) -> Result<&'a str, String> {
-        let count = self.names.len();
-        match label.parse::<usize>() {
-            Ok(number) => self.names.get(number).map(String::as_str),
-            Err(_) => self.names.iter().find(|name| name.as_str() == label).map(String::as_str),
-        }
-        .ok_or_else(|| match count.checked_sub(1) {
-            Some(last) => {
-                format!("the label `{label}`; expected a number from 0 to {last} or one of the {count} class names")
-            }
-            None => format!("the label `{label}`, and the file of class names is empty"),
-        })
+    pub(crate) fn name(&mut self, label: &str) -> Result<&str, String> {
+        self.labels.note(label);
+        self.labels.name(label, Digits::Numbers)
     }
-}
 
-/// Whether a label is the number of a class.
-pub(crate) fn is_number(label: &str) -> bool {
-    label.parse::<usize>().is_ok()
+    /// Checks that digits among the labels are numbers.
+    ///
+    /// # Errors
+    /// [`Undecided`] if they may be names, too.
+    pub(crate) fn check(&self) -> Result<(), Undecided> {
+        self.labels.check_numbers()
+    }
+
+    /// The names of all classes.
+    pub(crate) fn into_names(self) -> Vec<String> {
+        self.labels.into_names()
+    }
 }

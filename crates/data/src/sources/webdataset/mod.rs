@@ -26,11 +26,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::dataset::builder::DatasetBuilder;
+use crate::dataset::label_readings::{Undecided, is_number};
 use crate::dataset::parallel_io::map_files;
 use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::{Left, NO_IMAGE};
 use crate::error::DataError;
-use crate::sources::class_labels::{ClassNames, NumberLabels, is_number};
+use crate::sources::class_labels::{ClassNames, NumberLabels};
 use crate::sources::folder::caption_keys;
 use crate::sources::folder::options::TextCaptions;
 use crate::sources::one_or_many::OneOrMany;
@@ -158,8 +159,12 @@ impl WebdatasetSource {
         }
         let path = self.path.0.first().map_or(root.as_path(), PathBuf::as_path);
         builder.refuse_empty(path, || empty(path, summary.found(shards.len(), &builder.skipped, &fields)))?;
+        if let Some(Err(Undecided { label, problem })) = classes.as_ref().map(ClassNames::check) {
+            let reason = format!("samples have the label `{label}`; {problem}");
+            return Err(DataError::Malformed { path: path.to_owned(), reason });
+        }
         summary.report(&mut builder, path, &fields, shards.len(), self.txt)?;
-        Ok(builder.finish(path)?.with_classes(&classes.map_or_else(Vec::new, |classes| classes.names)))
+        Ok(builder.finish(path)?.with_classes(&classes.map_or_else(Vec::new, ClassNames::into_names)))
     }
 }
 
@@ -213,10 +218,10 @@ fn push(
                     return Err(DataError::Malformed { path: shard.to_owned(), reason });
                 }
             }
-            if let Some(names) = classes.as_ref().filter(|names| best.field.is_label || names.path.is_none()) {
-                text = names.name(text).map_err(|reason| DataError::Malformed {
+            if let Some(names) = classes.as_mut().filter(|names| best.field.is_label || names.path.is_none()) {
+                text = names.name(text).map_err(|problem| DataError::Malformed {
                     path: shard.to_owned(),
-                    reason: format!("sample `{}` has {reason}", sample.key),
+                    reason: format!("sample `{}` has the label `{text}`; {problem}", sample.key),
                 })?;
             }
             any |= builder.push_slot(image.clone(), text, slot);

@@ -306,12 +306,24 @@ fn labels_become_class_names() {
     assert_eq!(pairs(&dataset), ["0.jpg: dog", "1.jpg: cat"]);
     assert!(dataset.notes[0].ends_with("captions from `.cls` (2)"), "{:?}", dataset.notes);
     let error = read_with(&labels, &["cat"], |_| {}).unwrap_err();
-    assert!(error.contains("sample `0` has the label `1`; expected a number from 0 to 0 or one of the 1"), "{error}");
+    assert!(error.contains("sample `0` has the label `1`; expected a number from 0 to 0, or one of the 1"), "{error}");
     let texts = [("0.cls", "red panda"), ("0.jpg", ""), ("1.jpg", ""), ("1.txt", "a cat"), ("1.cls", "x")];
     assert_eq!(pairs(&read(&texts, |_| {}).unwrap()), ["0.jpg: red panda", "1.jpg: a cat"]);
     assert_eq!(pairs(&read(&texts, caption("cls")).unwrap()), ["0.jpg: red panda", "1.jpg: x"]);
     let in_json = [("0.jpg", ""), ("0.json", "{\"label\": 1}")];
     assert_eq!(pairs(&read_with(&in_json, &["cat", "dog"], caption("label")).unwrap()), ["0.jpg: dog"]);
+}
+
+#[test]
+fn labels_that_may_be_names_are_refused() {
+    let labels = [("0.cls", "2"), ("0.jpg", ""), ("1.cls", "1"), ("1.jpg", "")];
+    let error = read_with(&labels, &["1", "2", "3"], |_| {}).unwrap_err();
+    let expected = "samples have the label `2`; as a number, counted from 0, it is the class `3`, and as a name it is \
+                    that of class 1; to mean numbers";
+    assert!(error.contains(expected), "{error}");
+    let from_zero = [&labels[..], &[("2.cls", "0"), ("2.jpg", "")]].concat();
+    let dataset = read_with(&from_zero, &["1", "2", "3"], |_| {}).unwrap();
+    assert_eq!(pairs(&dataset), ["0.jpg: 3", "1.jpg: 2", "2.jpg: 1"]);
 }
 
 #[test]
