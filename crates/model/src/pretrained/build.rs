@@ -17,7 +17,7 @@ use crate::pooled_layers::TakenLayers;
 use crate::pooling::Pool;
 use crate::pretrained::config_file::read_config;
 use crate::pretrained::tower_files::{TowerFiles, read_weights};
-use crate::pretrained::whole_models::{HEAD, WholeModel, supported_types};
+use crate::pretrained::whole_models::{HEAD, WholeModel, missing_scale_warning, supported_types};
 use crate::text::config::TextTowerConfig;
 use crate::text::dense::DenseConfig;
 use crate::text::text_tower::TextTower;
@@ -72,6 +72,8 @@ pub struct BuiltModel {
     pub image_config: Value,
     /// The `config.json` of the text tower, for export.
     pub text_config: Value,
+    /// What the weights lack beside the towers, each as a sentence.
+    pub warnings: Vec<String>,
 }
 
 /// Where a tower comes from.
@@ -186,6 +188,8 @@ pub fn build_from_sources(
 /// Builds a model from the directory of a whole one, projections and temperature included: a VisionTextDualEncoder,
 /// CLIP, Chinese CLIP or SigLIP.
 ///
+/// A `logit_scale` that the weights lack is as transformers initialises it, with a warning.
+///
 /// SigLIP compares the outputs of its towers directly, so its projections are identities. Its stored `logit_bias` takes
 /// precedence over that of `options`.
 ///
@@ -212,8 +216,14 @@ pub fn build_from_dual_encoder(dir: &Path, options: &BuildOptions, device: &Devi
         taken: None,
     };
     let text = TowerOptions { pool: kind.text_pool(options.text.pool), ..options.text.clone() };
-    let options = BuildOptions { text, ..options.clone() };
-    build(files(Tower::Image), files(Tower::Text), Some((kind, &weights)), &options, device)
+    let mut options = BuildOptions { text, ..options.clone() };
+    let missing_scale = kind
+        .missing_scale(&config, &weights)
+        .map_err(|problem| ModelError::Config { path: config_path.clone(), problem })?;
+    options.head.logit_scale = missing_scale.unwrap_or(options.head.logit_scale);
+    let built = build(files(Tower::Image), files(Tower::Text), Some((kind, &weights)), &options, device)?;
+    let warnings = missing_scale.into_iter().map(missing_scale_warning).collect();
+    Ok(BuiltModel { warnings, ..built })
 }
 
 /// Builds a randomly initialised model, all of which trains.
@@ -299,7 +309,8 @@ fn build(
     if options.text_projection_locked {
         model.text_projection = lock(model.text_projection);
     }
-    Ok(BuiltModel { model, image_audit, text_audit, image_config: image.config, text_config: text.config })
+    let (image_config, text_config, warnings) = (image.config, text.config, Vec::new());
+    Ok(BuiltModel { model, image_audit, text_audit, image_config, text_config, warnings })
 }
 
 /// The width of the shared space if the text head is the identity. `asked`: 0 unless the width is set.

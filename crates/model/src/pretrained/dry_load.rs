@@ -18,7 +18,7 @@ use crate::pretrained::config_file::read_config;
 use crate::pretrained::open_clip;
 use crate::pretrained::sentence_transformers::sentence_pooling;
 use crate::pretrained::tower_files::{TowerFiles, is_pooler_tensor, with_modern_names};
-use crate::pretrained::whole_models::{HEAD, WholeModel, supported_types};
+use crate::pretrained::whole_models::{HEAD, WholeModel, missing_scale_warning, supported_types};
 use crate::text::config::TextPooler;
 use crate::text::dense::DenseConfig;
 use crate::text::text_tower::TextTower;
@@ -82,6 +82,8 @@ pub struct HeadSummary {
     pub not_finite: Vec<String>,
     /// Why the whole model cannot be loaded.
     pub problems: Vec<String>,
+    /// What it lacks and can be loaded without, each as a sentence.
+    pub warnings: Vec<String>,
 }
 
 /// Reports the contents of `dir` without building a model, for towers of these options.
@@ -127,6 +129,13 @@ pub fn dry_load(
         let mut head = dry_load_head(&stored.clone().unwrap_or_default());
         if let (Some(stored), Ok(image), Ok(text)) = (&stored, &image, &text) {
             head.problems = head_problems(kind, stored, &image.tower, &text.tower, device);
+        }
+        // With an unreadable file, what is missing is not known.
+        if let Some(stored) = stored.as_ref().filter(|_| weights.iter().all(Result::is_ok)) {
+            match kind.missing_scale(&config, stored) {
+                Ok(scale) => head.warnings.extend(scale.map(missing_scale_warning)),
+                Err(problem) => head.problems.push(problem),
+            }
         }
         return Ok(ModelSummary {
             model_type,
@@ -312,6 +321,7 @@ fn dry_load_head(stored: &WeightFiles) -> HeadSummary {
         unused: stored.names().filter(|name| !is_of_tower(name) && !is_of_head(name)).map(str::to_owned).collect(),
         not_finite: not_finite(tensors, &[]),
         problems: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 

@@ -15,8 +15,11 @@ use crate::params::values::collect;
 use crate::pretrained::build::{
     BuildOptions, TowerOptions, build_from_dual_encoder, image_tower_from, text_tower_from,
 };
+use crate::pretrained::dry_load::dry_load;
+use crate::pretrained::whole_models::WholeModel;
 use crate::weights::host_tensor::HostTensor;
 use crate::weights::tests::{draw, mutate, setting};
+use crate::weights::weight_files::WeightFiles;
 
 /// What replaces a value of a config.
 fn replacement(number: usize) -> Value {
@@ -265,4 +268,54 @@ fn mutated_configs_never_panic() {
         }
         assert!(refused > count, "{name}: only {refused} refusals");
     }
+}
+
+#[test]
+fn missing_logit_scale_is_the_initial_one() {
+    let rename = |name: &str| if name == "logit_scale" { "other".to_owned() } else { name.to_owned() };
+    for (golden, value, expected) in [
+        ("whole/clip", Some(json!(1.5)), 1.5),
+        ("whole/clip", None, 2.6592),
+        ("dual/vit_bert", Some(json!(3)), 3.0),
+        ("whole/siglip", None, 0.0),
+    ] {
+        let dir = renamed_copy(golden, rename);
+        let path = dir.path().join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config.as_object_mut().unwrap().remove("logit_scale_init_value");
+        if let Some(value) = &value {
+            config["logit_scale_init_value"] = value.clone();
+        }
+        fs::write(&path, config.to_string()).unwrap();
+        let device = Device::flex();
+        let built = build_from_dual_encoder(dir.path(), &BuildOptions::evaluation(), &device).unwrap();
+        let scale = built.model.logit_scale.val().into_data().try_to_vec::<f32>().unwrap();
+        assert_eq!(scale, [expected as f32], "{golden}");
+        let named = |warnings: &[String]| {
+            warnings.len() == 1 && warnings[0].starts_with("`logit_scale` is not in the weights; it is ")
+        };
+        assert!(named(&built.warnings), "{golden}: {:?}", built.warnings);
+        let options = TowerOptions::default();
+        let head = dry_load(dir.path(), &options, &options, &device).unwrap().head.unwrap();
+        assert!(named(&head.warnings), "{golden}: {:?}", head.warnings);
+        config["logit_scale_init_value"] = json!("high");
+        fs::write(&path, config.to_string()).unwrap();
+        let refused = build_from_dual_encoder(dir.path(), &BuildOptions::evaluation(), &device).err();
+        assert_eq!(refused.is_some(), golden != "whole/siglip", "{golden}");
+    }
+    let whole = renamed_copy("whole/clip", str::to_owned);
+    let built = build_from_dual_encoder(whole.path(), &BuildOptions::evaluation(), &Device::flex()).unwrap();
+    assert!(built.warnings.is_empty(), "{:?}", built.warnings);
+}
+
+#[test]
+fn misshaped_logit_scale_is_refused() {
+    let kind = WholeModel::of(&json!({"model_type": "clip"})).unwrap();
+    let mut weights = WeightFiles::default();
+    weights.insert("logit_scale", HostTensor::identity(2).into());
+    let error = kind.head(&weights, 2, 2).unwrap_err();
+    assert!(
+        error.starts_with("`logit_scale` of its weights has the shape [2, 2], expected a single number"),
+        "{error}"
+    );
 }

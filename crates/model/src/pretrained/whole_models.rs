@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::dual_encoder::config::DUAL_ENCODER_TYPE;
+use crate::dual_encoder::config::{DUAL_ENCODER_TYPE, LOGIT_SCALE_INIT};
 use crate::pooling::Pool;
 use crate::tower::Tower;
 use crate::weights::host_tensor::HostTensor;
@@ -24,6 +24,17 @@ pub(crate) const HEAD: Names = Names {
 
 /// Names of the projections in a file of the reference.
 const PROJECTIONS: [&str; 2] = ["visual_projection.weight", "text_projection.weight"];
+
+/// Name of the logarithm of the inverse temperature.
+const LOGIT_SCALE: &str = "logit_scale";
+
+/// What to say about a model without `logit_scale` that gets this one.
+pub(crate) fn missing_scale_warning(scale: f64) -> String {
+    format!(
+        "`logit_scale` is not in the weights; it is {scale}, the value that transformers initialises it with, so \
+         probabilities and losses are not those of the trained model"
+    )
+}
 
 /// A kind of model with both towers.
 #[derive(Debug)]
@@ -128,11 +139,34 @@ impl WholeModel {
         }
     }
 
+    /// The `logit_scale` of a model with these `weights` and this `config`, if the weights lack it: as transformers
+    /// initialises it. That is `logit_scale_init_value` of the config (`__init__` of `CLIPModel` and
+    /// `VisionTextDualEncoderModel`), and 0 for SigLIP (`_init_weights` of `modeling_siglip.py`).
+    ///
+    /// # Errors
+    /// A description, if the value in the config is not a finite number.
+    pub fn missing_scale(&self, config: &Value, weights: &WeightFiles) -> Result<Option<f64>, String> {
+        if weights.get(LOGIT_SCALE).is_some() {
+            return Ok(None);
+        }
+        let key = "logit_scale_init_value";
+        let found = &config[key];
+        match (self.projects, found) {
+            (false, _) => Ok(Some(0.0)),
+            (true, Value::Null) => Ok(Some(LOGIT_SCALE_INIT)),
+            (true, _) => match found.as_f64().filter(|value| value.is_finite()) {
+                Some(value) => Ok(Some(value)),
+                None => Err(format!("`{key}` is `{found}`, expected a number such as {LOGIT_SCALE_INIT}")),
+            },
+        }
+    }
+
     /// The projections, scale and bias among `weights`, as a VisionTextDualEncoder stores them: scalars have no
     /// dimension, and the projections of a kind that does not project are identities.
     ///
     /// # Errors
-    /// A description, if the kind does not project and the towers have different widths.
+    /// A description, if the scale or the bias is not a single number, or if the kind does not project and the towers
+    /// have different widths.
     pub fn head(&self, weights: &WeightFiles, image_width: usize, text_width: usize) -> Result<WeightFiles, String> {
         let mut head = WeightFiles::default();
         for name in PROJECTIONS {
@@ -140,10 +174,16 @@ impl WholeModel {
                 head.insert(name, projection.clone());
             }
         }
-        for name in ["logit_scale", "logit_bias"] {
-            if let Some(scalar) = weights.get(name).filter(|tensor| tensor.count() == 1) {
-                head.insert(name, scalar.reshaped(Vec::new()));
+        for name in [LOGIT_SCALE, "logit_bias"] {
+            let Some(scalar) = weights.get(name) else { continue };
+            if scalar.count() != 1 {
+                return Err(format!(
+                    "`{name}` of its weights has the shape {:?}, expected a single number; write the weights anew from \
+                     the model that they come from",
+                    scalar.shape
+                ));
             }
+            head.insert(name, scalar.reshaped(Vec::new()));
         }
         if !self.projects && image_width != text_width {
             return Err(format!(

@@ -95,6 +95,9 @@ impl LoadedModel {
             InitialWeights::Init(init) => match ModelDir::find(&resolve(init)?, observer)? {
                 ModelDir::WholeModel(dir) => {
                     let mut built = build_from_dual_encoder(&dir, &options, device)?;
+                    built.warnings.drain(..).for_each(|warning| {
+                        observer.on(Event::Warning(format!("`{}`: {warning}", dir.display())));
+                    });
                     if options.head.logit_bias.is_none() {
                         built.model.logit_bias = None;
                     }
@@ -135,7 +138,9 @@ impl LoadedModel {
         match ModelDir::find(dir, observer)? {
             ModelDir::Checkpoint(checkpoint) => Self::from_checkpoint(*checkpoint, compute, observer),
             ModelDir::WholeModel(dir) => {
-                let built = build_from_dual_encoder(&dir, &BuildOptions::evaluation(), &compute.device)?;
+                let mut built = build_from_dual_encoder(&dir, &BuildOptions::evaluation(), &compute.device)?;
+                let warnings = built.warnings.drain(..);
+                warnings.for_each(|warning| observer.on(Event::Warning(format!("`{}`: {warning}", dir.display()))));
                 let prompt = recorded_prompt(&dir)?;
                 let limit = recorded_limit(&dir, &built.model.text_tower)?;
                 Self::from_built(built, Some(dir.clone()), (Some(dir), None), None, limit, observer)?

@@ -108,6 +108,7 @@ pub(crate) fn inspect_model(dir: &Path, settings: &LoadSettings, device: &Device
     found.problems.extend(
         head.iter().flat_map(|head| &head.problems).map(|problem| format!("the model cannot be loaded: {problem}")),
     );
+    found.problems.extend(head.iter().flat_map(|head| head.warnings.iter().cloned()));
     found.head = head.map(HeadReport::from);
     found.parameters = found.count_parameters();
     Ok(found)
