@@ -115,6 +115,15 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// `drop_path_rate`, the probability with which a branch is left out in training.
+    pub fn drop_path(&self, default: f64) -> Result<f64, ModelError> {
+        let rate: f64 = self.or("drop_path_rate", default)?;
+        if (0.0..1.0).contains(&rate) {
+            return Ok(rate);
+        }
+        Err(self.problem(format!("`drop_path_rate` is {rate}, expected 0 or more and less than 1")))
+    }
+
     /// An error about this file.
     pub fn problem(&self, problem: String) -> ModelError {
         ModelError::Config { path: self.path.to_owned(), problem }

@@ -380,9 +380,28 @@ fn build_image_tower(
         config.with_dropout(options.dropout).with_token_grid(options.token_grid),
         pooling,
     );
-    let audit = files.audit(source)?;
+    let mut audit = files.audit(source)?;
     files.check_audit(&audit, lock, Tower::Image)?;
+    if lock != TowerLock::Locked {
+        audit.notes.extend(ignored_drop_path(&files.config));
+    }
     Ok((tower, audit))
+}
+
+/// The note that a tower of this `config` trains without its stochastic depth.
+fn ignored_drop_path(config: &Value) -> Option<String> {
+    // What transformers takes where the config has no rate.
+    let default = match config["model_type"].as_str()? {
+        "swin" => 0.1,
+        "convnext" | "convnextv2" => 0.0,
+        _ => return None,
+    };
+    let rate = config["drop_path_rate"].as_f64().unwrap_or(default);
+    (rate > 0.0).then(|| {
+        format!(
+            "`drop_path_rate` is {rate}; transformers leaves out branches in training, dualenc does not in this family"
+        )
+    })
 }
 
 fn build_text_tower(

@@ -17,6 +17,7 @@ use crate::pretrained::build::{
 };
 use crate::pretrained::dry_load::dry_load;
 use crate::pretrained::whole_models::WholeModel;
+use crate::vision::image_tower::ImageTowerConfig;
 use crate::weights::host_tensor::HostTensor;
 use crate::weights::tests::{draw, mutate, setting};
 use crate::weights::weight_files::WeightFiles;
@@ -318,4 +319,32 @@ fn misshaped_logit_scale_is_refused() {
         error.starts_with("`logit_scale` of its weights has the shape [2, 2], expected a single number"),
         "{error}"
     );
+}
+
+#[test]
+fn drop_path_rate_is_read() {
+    let rates = |golden: &str, rate: Value| {
+        let dir = renamed_copy(golden, str::to_owned);
+        let path = dir.path().join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config["drop_path_rate"] = rate;
+        fs::write(&path, config.to_string()).unwrap();
+        let (tower, audit) =
+            image_tower_from(dir.path(), TowerLock::Unlocked, TowerOptions::default(), &Device::flex())?;
+        let rates = match tower.config() {
+            ImageTowerConfig::Transformer(config) => {
+                (0..config.encoder.depth).map(|n| config.encoder.drop_path_of(n)).collect()
+            }
+            _ => Vec::new(),
+        };
+        Ok::<_, ModelError>((rates, audit.notes))
+    };
+    let (grown, _) = rates("image_families/beit", json!(0.3)).unwrap();
+    assert_eq!((grown[0], *grown.last().unwrap()), (0.0, 0.3));
+    let (same, notes) = rates("towers/dinov2", json!(0.3)).unwrap();
+    assert!(same.iter().all(|rate| *rate == 0.3) && notes.is_empty(), "{same:?}");
+    let (_, notes) = rates("image_families/swin", json!(0.3)).unwrap();
+    assert!(notes[0].starts_with("`drop_path_rate` is 0.3; transformers leaves out branches"), "{notes:?}");
+    let error = rates("towers/dinov2", json!(1.0)).unwrap_err().to_string();
+    assert!(error.contains("`drop_path_rate` is 1, expected 0 or more and less than 1"), "{error}");
 }

@@ -59,7 +59,7 @@ impl Block {
             norm_order: config.norm_order,
             attention_dropout: if config.drops_attention_branch { config.hidden_dropout } else { 0.0 },
             mlp_dropout: if config.drops_mlp_branch { config.hidden_dropout } else { 0.0 },
-            drop_path: config.drop_path,
+            drop_path: config.drop_path_of(n),
         }
     }
 

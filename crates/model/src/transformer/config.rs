@@ -82,6 +82,9 @@ pub struct EncoderConfig {
     /// Probability with which a residual branch is left out for a whole sequence (stochastic depth, Huang et al., 2016,
     /// arXiv:1603.09382).
     pub drop_path: f64,
+    /// The number of blocks over which that probability grows linearly from 0 to `drop_path`; `None`: it is that of
+    /// every block.
+    pub drop_path_depth: Option<usize>,
     /// Standard deviation of randomly initialised weights (`initializer_range`).
     pub init_std: f64,
 }
@@ -145,7 +148,16 @@ impl EncoderConfig {
             drops_mlp_branch: true,
             attention_dropout: 0.0,
             drop_path: 0.0,
+            drop_path_depth: None,
             init_std: 0.02,
+        }
+    }
+
+    /// The probability with which the block at index `n` leaves out a branch.
+    pub(crate) fn drop_path_of(&self, n: usize) -> f64 {
+        match self.drop_path_depth {
+            Some(depth) => self.drop_path * n as f64 / depth.saturating_sub(1).max(1) as f64,
+            None => self.drop_path,
         }
     }
 
@@ -193,6 +205,7 @@ impl EncoderConfig {
             drops_mlp_branch,
             attention_dropout,
             drop_path,
+            drop_path_depth,
             init_std,
         } = self;
         let activation = json!(activation);
@@ -220,6 +233,7 @@ impl EncoderConfig {
             branch_norms.then(|| " branch-norms".to_owned()),
             (!mlp_input_bias).then(|| " mlp-input-bias=false".to_owned()),
             (*drop_path > 0.0).then(|| format!(" drop-path={drop_path}")),
+            drop_path_depth.filter(|_| *drop_path > 0.0).map(|depth| format!(" drop-path-depth={depth}")),
         ];
         let later: String = later.into_iter().flatten().collect();
         format!(

@@ -92,6 +92,8 @@ fn config(keys: &Keys<'_>, registers: bool) -> Result<ImageTowerConfig, ModelErr
         value_bias: qkv_bias,
         hidden_dropout: keys.or("hidden_dropout_prob", 0.0)?,
         attention_dropout: keys.or("attention_probs_dropout_prob", 0.0)?,
+        // That of every block (`Dinov2Layer` of modeling_dinov2.py).
+        drop_path: keys.drop_path(0.0)?,
         init_std: keys.or("initializer_range", 0.02)?,
         ..EncoderConfig::plain(width, depth, heads, mlp_width)
     };

@@ -62,6 +62,8 @@ fn config(keys: &Keys<'_>) -> Result<ImageTowerConfig, ModelError> {
         mlp_bias: keys.or("mlp_bias", true)?,
         gated_mlp: keys.or("use_gated_mlp", false)?,
         attention_dropout: keys.or("attention_dropout", 0.0)?,
+        // That of every block (`DINOv3ViTLayer` of modeling_dinov3_vit.py).
+        drop_path: keys.drop_path(0.0)?,
         init_std: keys.or("initializer_range", 0.02)?,
         ..EncoderConfig::plain(width, depth, heads, mlp_width)
     };
