@@ -188,7 +188,7 @@ pub fn build_from_sources(
 /// Builds a model from the directory of a whole one, projections and temperature included: a VisionTextDualEncoder,
 /// CLIP, Chinese CLIP or SigLIP.
 ///
-/// A `logit_scale` that the weights lack is as transformers initialises it, with a warning.
+/// A `logit_scale` that the weights lack is that of a new model of the config, with a warning.
 ///
 /// SigLIP compares the outputs of its towers directly, so its projections are identities. Its stored `logit_bias` takes
 /// precedence over that of `options`.

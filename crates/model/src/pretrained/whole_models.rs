@@ -31,7 +31,7 @@ const LOGIT_SCALE: &str = "logit_scale";
 /// What to say about a model without `logit_scale` that gets this one.
 pub(crate) fn missing_scale_warning(scale: f64) -> String {
     format!(
-        "`logit_scale` is not in the weights; it is {scale}, the value that transformers initialises it with, so \
+        "`logit_scale` is not in the weights; it is {scale}, with which a new model of this config starts, so \
          probabilities and losses are not those of the trained model"
     )
 }
@@ -139,9 +139,10 @@ impl WholeModel {
         }
     }
 
-    /// The `logit_scale` of a model with these `weights` and this `config`, if the weights lack it: as transformers
-    /// initialises it. That is `logit_scale_init_value` of the config (`__init__` of `CLIPModel` and
+    /// The `logit_scale` of a model with these `weights` and this `config`, if the weights lack it: that of
+    /// a new model in transformers. That is `logit_scale_init_value` of the config (`__init__` of `CLIPModel` and
     /// `VisionTextDualEncoderModel`), and 0 for SigLIP (`_init_weights` of `modeling_siglip.py`).
+    /// Loading such weights, transformers 5.23 sets SigLIP's alone, and leaves the others uninitialised memory.
     ///
     /// # Errors
     /// A description, if the value in the config is not a finite number.
