@@ -82,9 +82,8 @@ pub struct EncoderConfig {
     /// Probability with which a residual branch is left out for a whole sequence (stochastic depth, Huang et al., 2016,
     /// arXiv:1603.09382).
     pub drop_path: f64,
-    /// The number of blocks over which that probability grows linearly from 0 to `drop_path`; `None`: it is that of
-    /// every block.
-    pub drop_path_depth: Option<usize>,
+    /// Whether that probability grows linearly over the blocks, from 0 in the first; else it is that of every block.
+    pub drop_path_grows: bool,
     /// Standard deviation of randomly initialised weights (`initializer_range`).
     pub init_std: f64,
 }
@@ -148,16 +147,16 @@ impl EncoderConfig {
             drops_mlp_branch: true,
             attention_dropout: 0.0,
             drop_path: 0.0,
-            drop_path_depth: None,
+            drop_path_grows: false,
             init_std: 0.02,
         }
     }
 
     /// The probability with which the block at index `n` leaves out a branch.
     pub(crate) fn drop_path_of(&self, n: usize) -> f64 {
-        match self.drop_path_depth {
-            Some(depth) => self.drop_path * n as f64 / depth.saturating_sub(1).max(1) as f64,
-            None => self.drop_path,
+        match self.drop_path_grows {
+            true => self.drop_path * n as f64 / self.depth.saturating_sub(1).max(1) as f64,
+            false => self.drop_path,
         }
     }
 
@@ -205,7 +204,7 @@ impl EncoderConfig {
             drops_mlp_branch,
             attention_dropout,
             drop_path,
-            drop_path_depth,
+            drop_path_grows,
             init_std,
         } = self;
         let activation = json!(activation);
@@ -233,7 +232,7 @@ impl EncoderConfig {
             branch_norms.then(|| " branch-norms".to_owned()),
             (!mlp_input_bias).then(|| " mlp-input-bias=false".to_owned()),
             (*drop_path > 0.0).then(|| format!(" drop-path={drop_path}")),
-            drop_path_depth.filter(|_| *drop_path > 0.0).map(|depth| format!(" drop-path-depth={depth}")),
+            (*drop_path_grows && *drop_path > 0.0).then(|| " drop-path-grows".to_owned()),
         ];
         let later: String = later.into_iter().flatten().collect();
         format!(

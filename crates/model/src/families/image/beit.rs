@@ -77,7 +77,7 @@ fn config(keys: &Keys<'_>) -> Result<ImageTowerConfig, ModelError> {
         attention_dropout: keys.or("attention_probs_dropout_prob", 0.0)?,
         // Linear in depth (`BeitEncoder` of modeling_beit.py, `Data2VecVisionEncoder` of modeling_data2vec_vision.py).
         drop_path: keys.drop_path(0.1)?,
-        drop_path_depth: Some(depth),
+        drop_path_grows: true,
         init_std: keys.or("initializer_range", 0.02)?,
         ..EncoderConfig::plain(width, depth, heads, mlp_width)
     };
