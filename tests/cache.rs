@@ -106,6 +106,11 @@ fn cold_and_warm_match_uncached() {
         let last = |name: &str| off.metrics.iter().rfind(|line| line["name"] == name).unwrap().clone();
         for name in ["pairs", "classes"] {
             for (key, value) in evaluated["evaluations"][name].as_object().unwrap() {
+                // The log of a run has their number, and `bad_samples.jsonl` those of training.
+                if key == "skipped" {
+                    assert_eq!(value.as_array().unwrap().len(), last(name)["num_unreadable"], "{lock} {name}");
+                    continue;
+                }
                 assert_eq!(value, &last(name)[key], "{lock} {name} {key}");
             }
         }

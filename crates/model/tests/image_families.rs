@@ -61,8 +61,11 @@ fn every_image_tower_matches_reference() {
         for lock in [TowerLock::Locked, TowerLock::Unlocked] {
             let tower = tower(name, lock, Pool::Auto);
             assert_eq!(tower.is_locked(), lock == TowerLock::Locked, "{name}");
+            // The reference does not train: branches are left out where a config has a rate for that.
+            let drops = tower.form().contains("drop-path");
+            let dropout = if drops { Dropout::off() } else { Dropout::training(1) };
             for size in SIZES {
-                let output = tower.forward(expected.tensor(&format!("pixel_values{size}")), &Dropout::training(1));
+                let output = tower.forward(expected.tensor(&format!("pixel_values{size}")), &dropout);
                 assert_eq!(output.pooled.is_autodiff(), lock.trains(), "{name}");
                 assert_eq!(output.pooled.dims()[1], tower.width(), "{name}");
                 let reference = |key: &str| &expected.floats[&format!("{key}{size}")].values;
