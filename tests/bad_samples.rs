@@ -182,15 +182,20 @@ fn missing_evaluation_files_stop_a_run_at_once() {
     assert!(error.contains("no image of the class `cat`"), "{error}");
 }
 
-#[test]
-fn only_three_images_a_source_are_named() {
-    let session = session();
+/// Writes `eval.csv`: two images, and seven that are texts.
+fn write_bad_table(session: &Session) {
     let mut table = "image,caption\nimages/00.png,a\nimages/01.png,b\n".to_owned();
     for image in 13..20 {
         session.write(&format!("images/{image}.png"), "text");
         table += &format!("images/{image}.png,text {image}\n");
     }
     session.write("eval.csv", table);
+}
+
+#[test]
+fn only_three_images_a_source_are_named() {
+    let session = session();
+    write_bad_table(&session);
     let eval = "eval.x={task=\"retrieval\",data=\"eval.csv\",every_epochs=1}";
     let output = session.run(&arguments("run.dir=run", &["data.max_bad_fraction=0.8", eval]));
     let log = stderr(&output);
@@ -208,12 +213,7 @@ fn only_three_images_a_source_are_named() {
 #[test]
 fn results_list_all_unusable_images() {
     let session = session();
-    let mut table = "image,caption\nimages/00.png,a\nimages/01.png,b\n".to_owned();
-    for image in 13..20 {
-        session.write(&format!("images/{image}.png"), "text");
-        table += &format!("images/{image}.png,text {image}\n");
-    }
-    session.write("eval.csv", table);
+    write_bad_table(&session);
     let model = goldens("train/init");
     let common = ["--model", model.to_str().unwrap(), "--max-bad-fraction", "0.8"];
     let run = |command: &str, more: &[&str]| {

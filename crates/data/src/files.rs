@@ -36,7 +36,8 @@ pub(crate) fn is_dir(path: &Path) -> Result<bool, DataError> {
 }
 
 /// Whether `path` has the extension of a tar file.
-pub(crate) fn is_tar(path: &Path) -> bool {
+#[must_use]
+pub fn is_tar(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar"))
 }
 

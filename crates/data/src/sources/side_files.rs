@@ -57,13 +57,17 @@ fn is_side_file(path: &Path) -> bool {
     match extension.as_str() {
         "json" if stem.to_string_lossy().ends_with("_stats") => true,
         "json" if ABOUT.contains(&&*stem.to_string_lossy()) => true,
-        "parquet" => {
-            ["tar", "TAR"].iter().any(|tar| path.with_extension(tar).is_file()) || path.with_extension("").is_dir()
-        }
+        "parquet" => has_shard(path),
         "json" => path.metadata().is_ok_and(|metadata| metadata.len() < LEAST_JSON) || is_beside_image(),
         "txt" => is_beside_image(),
         _ => false,
     }
+}
+
+/// Whether a shard or a folder of images is beside the table `path`, with its name.
+#[must_use]
+pub fn has_shard(path: &Path) -> bool {
+    ["tar", "TAR"].iter().any(|tar| path.with_extension(tar).is_file()) || path.with_extension("").is_dir()
 }
 
 #[cfg(test)]

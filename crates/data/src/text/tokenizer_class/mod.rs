@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 
 use crate::text::tokenizer_settings::Settings;
 
+/// The keys of special tokens with a role, in the order in which they are added.
+const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
 /// A class that builds its tokenizer anew. Subclasses and aliases that build the same are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -141,10 +144,8 @@ impl Class {
 
     /// The special tokens in the parameters of its constructor, by key; `null` for a parameter that is `None`.
     pub(crate) fn special_tokens(self) -> Vec<(&'static str, Value)> {
-        const KEYS: [&str; 7] =
-            ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
         const END: &str = "<|endoftext|>";
-        // In the order of `KEYS`; empty for a parameter that the class has not.
+        // In the order of `NAMED`; empty for a parameter that the class has not.
         let tokens: [&str; 7] = match self {
             Self::Bert => ["", "", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"],
             Self::Mpnet => ["<s>", "</s>", "[UNK]", "</s>", "<pad>", "<s>", "<mask>"],
@@ -160,7 +161,7 @@ impl Class {
             Self::Gemma => ["<bos>", "<eos>", "<unk>", "", "<pad>", "", "<mask>"],
             Self::Llama => ["<s>", "</s>", "<unk>", "", "", "", ""],
         };
-        let given = KEYS.into_iter().zip(tokens).filter(|(_, token)| !token.is_empty());
+        let given = NAMED.into_iter().zip(tokens).filter(|(_, token)| !token.is_empty());
         let given = given.map(|(key, token)| (key, json!(token)));
         let none = match self {
             Self::Gpt2 => Some(("pad_token", Value::Null)),

@@ -7,10 +7,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use tokenizers::{AddedToken, Tokenizer};
 
-use crate::text::tokenizer_class::Class;
+use crate::text::tokenizer_class::{Class, NAMED};
 use crate::text::tokenizer_settings::{Settings, content};
-
-const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// The key that early configs have instead of `extra_special_tokens`.
 const ADDITIONAL: &str = "additional_special_tokens";

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dualenc_data::{ImageRef, is_image_name};
+use dualenc_data::{ImageRef, is_image_name, is_tar};
 use toml::Value;
 
 use crate::commands::init::candidate::Candidate;
@@ -136,7 +136,7 @@ fn look_at_file(path: &Path, columns: &InitColumns) -> Result<Found, TrainError>
     let is_train = Split::of_file(path) == Some(Split::Train) && found.validation.is_none();
     let Some(dir) = path.parent().filter(|dir| is_train && dir.is_dir()) else { return Ok(found) };
     let Survey { tables, shards, .. } = Survey::of(dir)?;
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar")) {
+    if is_tar(path) {
         if let Some(sets) = ShardSets::of(&shards) {
             found.validation = sets.validation.and_then(|shards| Candidate::shards(shards).ok());
         }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dualenc_data::{ClassesSource, image_files};
+use dualenc_data::{ClassesSource, has_shard, image_files};
 
 use crate::commands::init::split::Split;
 use crate::error::TrainError;
@@ -136,10 +136,7 @@ fn of_all_parts(path: &Path) -> Option<PathBuf> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let stem = path.file_stem().and_then(OsStr::to_str).filter(|_| is_parquet(path))?;
     // Beside its shard or its folder of images, it is no table of its own.
-    if is_number(stem)
-        && !["tar", "TAR"].iter().any(|tar| path.with_extension(tar).is_file())
-        && !path.with_extension("").is_dir()
-    {
+    if is_number(stem) && !has_shard(path) {
         return Some(path.with_file_name("*.parquet"));
     }
     let (split, number) = stem.split_once("-of-")?.0.rsplit_once('-')?;
